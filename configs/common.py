@@ -1,0 +1,129 @@
+"""Every field of a run's configuration, with its default. A recipe changes a few of them."""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def model_config() -> ConfigDict:
+    """The network: TSN-ResNet with a transform in some of its blocks."""
+    config = ConfigDict()
+    # 18, 34 (basic blocks), 50 or 101 (bottlenecks).
+    config.depth = 50
+    # Blocks per stage; empty: those of `depth`. Fewer stages or blocks make a small network.
+    config.stage_sizes = ()
+    # Channels of the stem and of the first stage's bottleneck; they double with every stage.
+    config.width = 64
+    # First convolution: side of its kernel and stride; then a 3x3 max-pool of stride 2, or none.
+    config.stem_kernel = 7
+    config.stem_stride = 2
+    config.stem_pool = True
+    # Classes of the classifier; None: as many as the data set has.
+    config.num_classes = placeholder(int)
+    # What stands in the blocks of `positions` instead of the 1x3x3 convolution: "rsa", or "conv2d" (nothing new).
+    config.transform = "rsa"
+    # Blocks that hold the transform, per stage, counted from 0.
+    config.positions = ((2,), (1, 3), (1, 3, 5), (1,))
+    config.rsa = ConfigDict()
+    # Queries that share one key and one value; each has channels / num_queries channels.
+    config.rsa.num_queries = 8
+    # Window: frames, height, width; odd.
+    config.rsa.kernel_size = (5, 7, 7)
+    # D of the decompositions H = H1 H2' and P = H2 P1'; None: channels / num_queries.
+    config.rsa.latent_dim = placeholder(int)
+    # Kernel and context: "V" basic, "R" relational, "V+R" their sum.
+    config.rsa.kernel = "V+R"
+    config.rsa.context = "V+R"
+    # Of query, key and value over their channels: "l2" or "none".
+    config.rsa.normalization = "l2"
+    # How the function is computed: "reference" (Eq. 11), "conv" (Eq. 12), "banded", or "auto" to choose.
+    config.rsa.form = "auto"
+    # Dropout before the classifier.
+    config.dropout = 0.5
+    # Share of clips that skip the last block in training; earlier blocks proportionally less.
+    config.stochastic_depth = 0.0
+    # Clips that share BatchNorm statistics in training; 0: the whole batch. The published runs had 8 a GPU.
+    config.batch_norm_clips = 0
+    # Type of activations: "float32" or "bfloat16". Parameters and statistics stay float32.
+    config.dtype = "float32"
+    # Recompute each block in the backward pass instead of keeping its activations.
+    config.remat = False
+    return config
+
+
+def data_config() -> ConfigDict:
+    """The data set, and how clips are drawn from it."""
+    config = ConfigDict()
+    # A builder of rsa_jax.data ("motion", "video_folder/my_videos", ...).
+    config.name = placeholder(str)
+    # Where prepared data sets lie.
+    config.data_dir = "~/tensorflow_datasets"
+    config.train_split = "train"
+    config.eval_split = "validation"
+    # Frames of a clip: one from each of as many equal segments of the video.
+    config.num_frames = 8
+    # Side of the square that the network sees, in pixels.
+    config.image_size = 224
+    # Training crops: sides relative to the short side of the stored frames ...
+    config.crop_scales = (1.0, 0.875, 0.75, 0.66)
+    # ... where height and width may lie this many entries of that list apart.
+    config.crop_distortion = 1
+    # Mirror half of the training clips, except classes that the mirror turns into others.
+    config.flip = True
+    # Evaluation crop, in the centre: its side relative to the short side. 224 of 240 pixels.
+    config.eval_crop = 224 / 240
+    # Batches prepared ahead.
+    config.prefetch = 2
+    return config
+
+
+def optimizer_config() -> ConfigDict:
+    """Stochastic gradient descent as published."""
+    config = ConfigDict()
+    config.learning_rate = 0.02
+    config.warmup_epochs = 5
+    # Warm-up starts at, and the cosine ends at, this share of `learning_rate`.
+    config.final_ratio = 1e-3
+    # The learning rate changes once per "epoch" (published) or with every "step".
+    config.schedule = "epoch"
+    config.momentum = 0.9
+    config.nesterov = True
+    # Not on BatchNorm and biases.
+    config.weight_decay = 5e-4
+    # Largest norm of the gradient; a larger one is scaled down to it.
+    config.gradient_clip = 100.0
+    # The batch is computed in this many equal parts, one after the other, to save memory.
+    config.accumulation = 1
+    return config
+
+
+def get_config() -> ConfigDict:
+    """The published recipe, without a data set."""
+    config = ConfigDict()
+    # Of the initial weights, the order of clips, and every random choice.
+    config.seed = 0
+    # Clips per step, over all devices and hosts.
+    config.batch_size = 64
+    config.epochs = 50
+    config.label_smoothing = 0.0
+    config.model = model_config()
+    config.data = data_config()
+    config.optimizer = optimizer_config()
+
+    config.eval = ConfigDict()
+    config.eval.batch_size = 64
+    # Epochs between evaluations; the last epoch always ends with one.
+    config.eval.every_epochs = 1
+    # With --mode eval: "best" (validation top-1), "latest", or a step.
+    config.eval.checkpoint = "best"
+
+    config.log = ConfigDict()
+    # Steps between two lines of metrics.jsonl and TensorBoard.
+    config.log.every_steps = 20
+
+    config.checkpoint = ConfigDict()
+    # Steps between checkpoints, besides the one at the end of every epoch that evaluates.
+    config.checkpoint.every_steps = 1000
+    # Latest and best checkpoints to keep.
+    config.checkpoint.keep_latest = 1
+    config.checkpoint.keep_best = 1
+    return config
