@@ -1,0 +1,221 @@
+"""TSN-ResNet for video, with a transform in any of its blocks."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.nn import initializers
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from rsa_jax.layers import BatchNorm, SpatialConv, StochasticDepth, average_pool, max_pool
+from rsa_jax.transforms import RSA
+
+STAGE_SIZES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+
+# Makes the layer between a block's input and output of that many channels, of stride 1.
+TransformFactory = Callable[[int], nnx.Module]
+
+
+class Block(nnx.Module):
+    """What the two residual blocks share: relu(shortcut + branch)."""
+
+    expansion: int
+
+    def __init__(self, in_channels: int, width: int, stride: int, survival: float, clips: int, **conv: Any):
+        channels = width * self.expansion
+        self.downsample = (
+            nnx.List([SpatialConv(in_channels, channels, 1, stride=stride, **conv), BatchNorm(channels, clips=clips)])
+            if stride > 1 or in_channels != channels
+            else None
+        )
+        self.stochastic_depth = StochasticDepth(survival)
+
+    def branch(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T h w D"]:
+        """The residual branch."""
+        raise NotImplementedError
+
+    def __call__(self, x: Float[Array, "B T H W C"], rngs: nnx.Rngs | None) -> Float[Array, "B T h w D"]:
+        """The block's output."""
+        shortcut = x
+        if self.downsample is not None:
+            for layer in self.downsample:
+                shortcut = layer(shortcut)
+        return nnx.relu(shortcut + self.stochastic_depth(self.branch(x), rngs))
+
+
+class BasicBlock(Block):
+    """Two 1x3x3 convolutions; a transform replaces the second, which has no stride."""
+
+    expansion = 1
+
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        *,
+        stride: int,
+        transform: TransformFactory | None,
+        survival: float,
+        clips: int,
+        **conv: Any,
+    ):
+        super().__init__(in_channels, width, stride, survival, clips, **conv)
+        self.conv1 = SpatialConv(in_channels, width, 3, stride=stride, **conv)
+        self.bn1 = BatchNorm(width, clips=clips)
+        self.conv2 = transform(width) if transform else SpatialConv(width, width, 3, **conv)
+        self.bn2 = BatchNorm(width, clips=clips, scale_init=0.0)
+
+    def branch(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T h w D"]:
+        """3x3, 3x3."""
+        x = nnx.relu(self.bn1(self.conv1(x)))
+        return self.bn2(self.conv2(x))
+
+
+class Bottleneck(Block):
+    """1x1, 1x3x3 with the stride, 1x1; a transform replaces the middle one.
+
+    A transform has no stride of its own: where the block has one, its output is averaged over the stride.
+    """
+
+    expansion = 4
+
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        *,
+        stride: int,
+        transform: TransformFactory | None,
+        survival: float,
+        clips: int,
+        **conv: Any,
+    ):
+        super().__init__(in_channels, width, stride, survival, clips, **conv)
+        self.conv1 = SpatialConv(in_channels, width, 1, **conv)
+        self.bn1 = BatchNorm(width, clips=clips)
+        self.conv2 = transform(width) if transform else SpatialConv(width, width, 3, stride=stride, **conv)
+        self.transform_stride = stride if transform else 1
+        self.bn2 = BatchNorm(width, clips=clips)
+        self.conv3 = SpatialConv(width, width * self.expansion, 1, **conv)
+        self.bn3 = BatchNorm(width * self.expansion, clips=clips, scale_init=0.0)
+
+    def branch(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T h w D"]:
+        """1x1, the middle, 1x1."""
+        x = nnx.relu(self.bn1(self.conv1(x)))
+        x = self.conv2(x)
+        if self.transform_stride > 1:
+            x = average_pool(x, self.transform_stride)
+        x = nnx.relu(self.bn2(x))
+        return self.bn3(self.conv3(x))
+
+
+class TSNResNet(nnx.Module):
+    """A ResNet on each frame, whose transforms alone look across frames; logits are averaged over frames.
+
+    Args:
+        config: `model` of the configuration, with `num_classes` set.
+        rngs: for the initial weights.
+    """
+
+    def __init__(self, config: ConfigDict, *, rngs: nnx.Rngs):
+        conv = {"dtype": jnp.dtype(config.dtype), "rngs": rngs}
+        sizes = tuple(config.stage_sizes) or STAGE_SIZES[config.depth]
+        block_type = BasicBlock if config.depth < 50 else Bottleneck
+        self.remat, self.pool = config.remat, config.stem_pool
+        self.conv1 = SpatialConv(3, config.width, config.stem_kernel, stride=config.stem_stride, **conv)
+        self.bn1 = BatchNorm(config.width, clips=config.batch_norm_clips)
+        survival = iter(survival_rates(sum(sizes), config.stochastic_depth))
+        in_channels, stages = config.width, []
+        for stage, (size, positions) in enumerate(zip(sizes, config.positions, strict=True)):
+            width, blocks = config.width * 2**stage, []
+            for index in range(size):
+                blocks.append(
+                    block_type(
+                        in_channels,
+                        width,
+                        stride=2 if index == 0 and stage > 0 else 1,
+                        transform=transform_factory(config, rngs) if index in positions else None,
+                        survival=next(survival),
+                        clips=config.batch_norm_clips,
+                        **conv,
+                    )
+                )
+                in_channels = width * block_type.expansion
+            stages.append(nnx.List(blocks))
+        self.stages = nnx.List(stages)
+        self.dropout = nnx.Dropout(config.dropout)
+        self.fc = nnx.Linear(in_channels, config.num_classes, kernel_init=initializers.normal(0.01), rngs=rngs)
+
+    def __call__(
+        self, clips: Float[Array, "B T H W 3"], rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "B classes"]:
+        """Logits of normalised clips. Training with dropout or stochastic depth needs `rngs`."""
+        features = jnp.mean(self.feature_maps(clips, rngs)[-1], axis=(2, 3), dtype=self.fc.kernel.dtype)
+        if self.dropout.rate:
+            features = self.dropout(features, rngs=rngs)
+        return jnp.mean(self.fc(features), axis=1)
+
+    def feature_maps(
+        self, clips: Float[Array, "B T H W 3"], rngs: nnx.Rngs | None = None
+    ) -> list[Float[Array, "B T h w D"]]:
+        """The output of every stage."""
+        x = nnx.relu(self.bn1(self.conv1(clips)))
+        if self.pool:
+            x = max_pool(x)
+        apply = nnx.remat(Block.__call__) if self.remat else Block.__call__
+        maps = []
+        for stage in self.stages:
+            for block in stage:
+                x = apply(block, x, rngs)
+            maps.append(x)
+        return maps
+
+
+def create_model(config: ConfigDict, *, rngs: nnx.Rngs) -> TSNResNet:
+    """The network that `config.model` describes, in training mode.
+
+    Raises:
+        ValueError: a field has a value that no network has; it is named with what was expected.
+    """
+    _check(config)
+    return TSNResNet(config, rngs=rngs)
+
+
+def transform_factory(config: ConfigDict, rngs: nnx.Rngs) -> TransformFactory | None:
+    """Makes the layer `config.transform` for a number of channels; None for the block's own convolution."""
+    if config.transform == "conv2d":
+        return None
+    return lambda channels: RSA(channels, **config.rsa, dtype=jnp.dtype(config.dtype), rngs=rngs)
+
+
+def survival_rates(blocks: int, stochastic_depth: float) -> list[float]:
+    """Of each block: from 1 at the first one linearly to 1 - stochastic_depth at the last."""
+    return [1.0 - stochastic_depth * index / max(blocks - 1, 1) for index in range(blocks)]
+
+
+def count_parameters(model: nnx.Module) -> int:
+    """Entries of all parameters; running statistics are none."""
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+def _check(config: ConfigDict) -> None:
+    if config.depth not in STAGE_SIZES:
+        raise ValueError(f"model.depth: expected one of {sorted(STAGE_SIZES)}, got {config.depth}")
+    if config.transform not in ("rsa", "conv2d"):
+        raise ValueError(f"model.transform: expected 'rsa' or 'conv2d', got {config.transform!r}")
+    if config.dtype not in ("float32", "float64", "bfloat16"):
+        raise ValueError(f"model.dtype: expected 'float32', 'bfloat16' or 'float64', got {config.dtype!r}")
+    if config.num_classes is None or config.num_classes < 1:
+        raise ValueError(f"model.num_classes: expected the number of classes, got {config.num_classes}")
+    _check_positions(tuple(config.stage_sizes) or STAGE_SIZES[config.depth], config.positions)
+
+
+def _check_positions(sizes: Sequence[int], positions: Sequence[Sequence[int]]) -> None:
+    if len(positions) != len(sizes):
+        raise ValueError(f"model.positions: expected a tuple for each of {len(sizes)} stages, got {positions}")
+    for stage, (size, indices) in enumerate(zip(sizes, positions, strict=True)):
+        if any(not 0 <= index < size for index in indices):
+            raise ValueError(f"model.positions: stage {stage} has blocks 0 to {size - 1}, got {indices}")

@@ -1,0 +1,61 @@
+"""The ways to compute the transform on a map. They differ in speed and memory alone."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rsa_jax.transforms.equations import RSAWeights, rsa_explicit, rsa_factored
+from rsa_jax.transforms.windows import KernelSize, correlate_banded, correlate_conv, windows
+
+Form = Callable[..., Float[Array, "B T H W L C"]]
+
+
+def reference(
+    query: Float[Array, "B T H W L C"],
+    key: Float[Array, "B T H W C"],
+    value: Float[Array, "B T H W C"],
+    weights: RSAWeights,
+    kernel_size: KernelSize,
+) -> Float[Array, "B T H W L C"]:
+    """Eq. 11 on explicit windows: simple, and O(B N L M C) of memory."""
+    return rsa_explicit(query, windows(key, kernel_size), windows(value, kernel_size), weights)
+
+
+def factored(
+    query: Float[Array, "B T H W L C"],
+    key: Float[Array, "B T H W C"],
+    value: Float[Array, "B T H W C"],
+    weights: RSAWeights,
+    kernel_size: KernelSize,
+    *,
+    correlate: Callable[..., Float[Array, "B T H W C E"]],
+) -> Float[Array, "B T H W L C"]:
+    """Eq. 12, the sums over windows by `correlate`; H2 and G meet the value in one of them."""
+    latent_dim = weights.H2.shape[1]
+    key_code = None if weights.H1 is None else correlate(key, weights.H1, kernel_size)
+    per_value = weights.H2 if weights.G is None else jnp.concatenate([weights.H2, weights.G], axis=1)
+    value_sums = correlate(value, per_value[:, None], kernel_size)
+    value_context = None if weights.G is None else value_sums[..., latent_dim:]
+    return rsa_factored(query, key_code, value_sums[..., :latent_dim], value_context, weights)
+
+
+FORMS: dict[str, Form] = {
+    "reference": reference,
+    "conv": partial(factored, correlate=correlate_conv),
+    "banded": partial(factored, correlate=correlate_banded),
+}
+
+
+def get_form(name: str) -> Form:
+    """The form of that name; "auto" is the fastest one known.
+
+    Raises:
+        ValueError: no form has that name.
+    """
+    if name == "auto":
+        name = "banded"
+    if name not in FORMS:
+        raise ValueError(f"form: expected one of {['auto', *FORMS]}, got {name!r}")
+    return FORMS[name]

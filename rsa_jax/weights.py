@@ -1,0 +1,105 @@
+"""Weights of the published PyTorch implementation, into models of this package."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from rsa_jax.layers import BatchNorm, SpatialConv
+from rsa_jax.transforms import RSA
+
+
+class Entry(NamedTuple):
+    """Where a variable stands in a PyTorch state dict, and how its axes lie there."""
+
+    name: str
+    shape: tuple[int, ...]
+    variable: nnx.Variable
+    # The array of the state dict, seen with this shape and its axes in this order, is the variable.
+    view: tuple[int, ...]
+    order: tuple[int, ...]
+
+
+def load_torch(model: nnx.Module, state_dict: Mapping[str, Any]) -> None:
+    """Loads a state dict of the published code into a network or a single RSA layer, in place.
+
+    Args:
+        model: a network of `create_model` or an `RSA`.
+        state_dict: numpy arrays or torch tensors by name. A leading "module." of the names is taken off;
+            BatchNorm's `num_batches_tracked` is passed over.
+
+    Raises:
+        ValueError: names are missing or unknown, or shapes differ. All are listed; nothing is loaded.
+    """
+    arrays = {
+        name.removeprefix("module."): np.asarray(value)
+        for name, value in state_dict.items()
+        if not name.endswith("num_batches_tracked")
+    }
+    entries = list(torch_entries(model))
+    expected = {entry.name: entry.shape for entry in entries}
+    problems = [f"missing: {name} {shape}" for name, shape in expected.items() if name not in arrays]
+    problems += [f"unknown: {name} {array.shape}" for name, array in arrays.items() if name not in expected]
+    problems += [
+        f"wrong shape: {name}: expected {shape}, got {arrays[name].shape}"
+        for name, shape in expected.items()
+        if name in arrays and arrays[name].shape != shape
+    ]
+    if problems:
+        raise ValueError("the state dict does not fit the model:\n  " + "\n  ".join(problems))
+    for entry in entries:
+        variable = entry.variable
+        array = arrays[entry.name].reshape(entry.view).transpose(entry.order).reshape(variable.shape)
+        variable[...] = jnp.asarray(array, variable.dtype)
+
+
+def torch_entries(model: nnx.Module) -> Iterator[Entry]:
+    """The entries that the published code's state dict has for this model."""
+    for path, module in nnx.iter_modules(model):
+        if not isinstance(module, SpatialConv | BatchNorm | RSA) and path[-1:] != ("fc",):
+            continue
+        prefix = _torch_prefix(path)
+        if isinstance(module, SpatialConv):
+            size, _, inputs, outputs = module.kernel.shape
+            view = (outputs, inputs, size, size)
+            yield Entry(prefix + "weight", (outputs, inputs, 1, size, size), module.kernel, view, (2, 3, 1, 0))
+        elif isinstance(module, BatchNorm):
+            names = {"weight": module.scale, "bias": module.bias, "running_mean": module.mean, "running_var": module.var}
+            for name, variable in names.items():
+                yield Entry(prefix + name, variable.shape, variable, variable.shape, (0,))
+        elif isinstance(module, RSA):
+            yield from _rsa_entries(prefix, module)
+        else:
+            view = module.kernel.shape[::-1]
+            yield Entry(prefix + "weight", (*view, 1), module.kernel, view, (1, 0))
+            yield Entry(prefix + "bias", module.bias.shape, module.bias, module.bias.shape, (0,))
+
+
+def _rsa_entries(prefix: str, layer: RSA) -> Iterator[Entry]:
+    kernel = layer.projection.kernel
+    view = kernel.shape[::-1]
+    yield Entry(prefix + "projection.weight", (*view, 1, 1, 1), kernel, view, (1, 0))
+    for name in ("P1", "I"):
+        variable = getattr(layer, name)
+        if variable is not None:
+            yield Entry(prefix + name, (1, *variable.shape), variable, variable.shape, (0, 1))
+    for name in ("H1", "H2", "G"):
+        variable = getattr(layer, name)
+        if variable is not None:
+            positions, *outputs = variable.shape
+            view, order = (*outputs, positions), (len(outputs), *range(len(outputs)))
+            shape = (int(np.prod(outputs)), 1, *layer.kernel_size)
+            yield Entry(f"{prefix}{name}.weight", shape, variable, view, order)
+
+
+def _torch_prefix(path: tuple[str | int, ...]) -> str:
+    """`stages.0.2.conv2` is `base_model.layer1.2.conv2` there, `fc` is `new_fc`, a layer alone has no prefix."""
+    if not path:
+        return ""
+    if path[0] == "fc":
+        return "new_fc."
+    if path[0] == "stages":
+        path = (f"layer{int(path[1]) + 1}", *path[2:])
+    return ".".join(str(part) for part in ("base_model", *path)) + "."

@@ -1,0 +1,92 @@
+"""Every form computes the same function and the same gradients as Eq. 11 on explicit windows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from rsa_jax.transforms import RSA
+from rsa_jax.transforms.equations import relational_kernel, relational_kernel_hadamard
+from rsa_jax.transforms.forms import FORMS
+from rsa_jax.transforms.windows import correlate_banded, correlate_conv, windows
+
+PARTS = ("V", "R", "V+R")
+FAST_FORMS = sorted(set(FORMS) - {"reference"})
+
+
+def outputs_and_gradients(form, shape, **settings):
+    """y, and the gradients of a weighted sum of y with respect to input and parameters."""
+    layer = RSA(shape[-1], form=form, rngs=nnx.Rngs(1), **settings)
+    graph, params = nnx.split(layer)
+    x = jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.float32)
+
+    @jax.jit
+    def run(params, x):
+        y, pullback = jax.vjp(lambda params, x: nnx.merge(graph, params)(x), params, x)
+        return y, *pullback(jnp.sin(100 * x))
+
+    return run(params, x)
+
+
+def assert_same(actual, expected):
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5 * np.max(np.abs(b)))
+
+
+@pytest.mark.parametrize("form", FAST_FORMS)
+@pytest.mark.parametrize("context", PARTS)
+@pytest.mark.parametrize("kernel", PARTS)
+def test_forms_agree_on_every_setting(kernel, context, form):
+    settings = {"num_queries": 2, "kernel_size": (3, 3, 5), "kernel": kernel, "context": context}
+    expected = outputs_and_gradients("reference", (2, 3, 4, 5, 6), **settings)
+    assert_same(outputs_and_gradients(form, (2, 3, 4, 5, 6), **settings), expected)
+
+
+AWKWARD = {
+    "window larger than the map": ((1, 2, 3, 2, 8), {"kernel_size": (5, 7, 7)}),
+    "one frame, one query, latent dimension": ((2, 1, 5, 3, 4), {"num_queries": 1, "latent_dim": 3}),
+    "one pixel": ((2, 3, 1, 1, 8), {"kernel_size": (3, 3, 3)}),
+    "wide row in several blocks": ((1, 1, 2, 19, 4), {"kernel_size": (1, 3, 5)}),
+    "window of one": ((1, 2, 3, 4, 8), {"kernel_size": (1, 1, 1)}),
+    "not normalised": ((1, 2, 3, 4, 8), {"kernel_size": (3, 3, 3), "normalization": "none"}),
+}
+
+
+@pytest.mark.parametrize("form", FAST_FORMS)
+@pytest.mark.parametrize("case", AWKWARD)
+def test_forms_agree_on_awkward_sizes(case, form):
+    shape, settings = AWKWARD[case]
+    settings = {"num_queries": 2, "kernel_size": (3, 5, 3), **settings}
+    assert_same(
+        outputs_and_gradients(form, shape, **settings), outputs_and_gradients("reference", shape, **settings)
+    )
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("correlate", [correlate_conv, correlate_banded])
+def test_correlations_are_sums_over_windows(correlate, groups):
+    rng = np.random.default_rng(0)
+    x, kernel_size = rng.standard_normal((2, 3, 4, 17, 3)).astype(np.float32), (3, 1, 5)
+    weights = rng.standard_normal((15, groups, 4)).astype(np.float32)
+    expected = np.einsum(
+        "...mc,mce->...ce", windows(jnp.asarray(x), kernel_size), np.broadcast_to(weights, (15, 3, 4))
+    )
+    np.testing.assert_allclose(correlate(jnp.asarray(x), weights, kernel_size), expected, atol=1e-5)
+
+
+def test_windows_are_zero_outside_of_the_map():
+    x = jnp.arange(1.0, 7.0).reshape(1, 1, 2, 3, 1)
+    window = windows(x, (3, 3, 3))[0, 0, 0, 0, :, 0].reshape(3, 3, 3)
+    expected = np.zeros((3, 3, 3))
+    expected[1, 1:, 1:] = [[1, 2], [4, 5]]
+    np.testing.assert_array_equal(window, expected)
+
+
+def test_switched_order_is_the_same_kernel():
+    """Eq. 10 against Eq. 9."""
+    rng = np.random.default_rng(0)
+    query, key = rng.standard_normal((2, 4, 6)), rng.standard_normal((2, 9, 6))
+    h1, h2 = rng.standard_normal((9, 6, 5)), rng.standard_normal((9, 5))
+    expected = relational_kernel_hadamard(query, key, h1, h2)
+    np.testing.assert_allclose(relational_kernel(query, key, h1, h2), expected, rtol=1e-4, atol=1e-4)

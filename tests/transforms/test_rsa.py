@@ -1,0 +1,75 @@
+"""Properties of the layer, and what it says of bad arguments."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from rsa_jax.transforms import RSA
+from rsa_jax.transforms.rsa import l2_normalize
+
+
+def make_layer(**settings):
+    return RSA(**{"channels": 16, "num_queries": 4, "kernel_size": (3, 3, 3), "rngs": nnx.Rngs(0), **settings})
+
+
+def clips(*shape):
+    return jnp.asarray(np.random.default_rng(0).standard_normal(shape), jnp.float32)
+
+
+def test_a_position_sees_its_window_and_nothing_else():
+    layer, x = make_layer(), clips(1, 6, 7, 7, 16)
+    changed = jnp.any(layer(x) != layer(x.at[0, 3, 3, 3].add(1.0)), axis=-1)[0]
+    expected = np.zeros((6, 7, 7), bool)
+    expected[2:5, 2:5, 2:5] = True
+    np.testing.assert_array_equal(changed, expected)
+
+
+def test_the_layer_commutes_with_translation():
+    layer, x = make_layer(), jnp.pad(clips(1, 3, 4, 4, 16), ((0, 0), (1, 1), (1, 3), (1, 3), (0, 0)))
+    moved = jnp.roll(x, (2, 2), axis=(2, 3))
+    np.testing.assert_allclose(jnp.roll(layer(x), (2, 2), axis=(2, 3))[:, :, 3:7, 3:7], layer(moved)[:, :, 3:7, 3:7], atol=1e-5)
+
+
+def test_scale_of_the_input_does_not_matter_when_normalised():
+    layer, x = make_layer(), clips(1, 2, 3, 3, 16)
+    np.testing.assert_allclose(layer(x), layer(100 * x), rtol=1e-2, atol=1e-4)
+
+
+def test_bfloat16_computes_in_bfloat16_near_float32():
+    x = clips(1, 2, 4, 4, 16)
+    y = make_layer(dtype=jnp.bfloat16)(x)
+    assert y.dtype == jnp.bfloat16
+    expected = make_layer()(x)
+    assert jnp.max(jnp.abs(y.astype(jnp.float32) - expected)) < 0.03 * jnp.max(jnp.abs(expected))
+
+
+def test_parameters_are_float32_in_bfloat16_too():
+    params = nnx.state(make_layer(dtype=jnp.bfloat16), nnx.Param)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+
+
+def test_l2_normalize():
+    x = clips(3, 5)
+    expected = x / np.sqrt(np.sum(np.square(x), axis=-1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(l2_normalize(x), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_queries": 3}, "num_queries: expected a divisor of the 16 channels, got 3"),
+        ({"kernel_size": (3, 4, 3)}, "kernel_size: expected three odd numbers"),
+        ({"kernel_size": (3, 3)}, "kernel_size: expected three odd numbers"),
+        ({"latent_dim": 0}, "latent_dim: expected a positive number"),
+        ({"kernel": "R+V"}, "kernel: expected one of"),
+        ({"context": "H"}, "context: expected one of"),
+        ({"kernel": "V", "latent_dim": 2}, "latent_dim: kernel 'V'"),
+        ({"normalization": "batch"}, "normalization: expected one of"),
+        ({"form": "fast"}, "form: expected one of"),
+    ],
+)
+def test_bad_arguments_are_named(settings, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(").replace("+", r"\+")):
+        make_layer(**settings)
