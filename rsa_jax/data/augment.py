@@ -1,0 +1,133 @@
+"""Crop, resize, flip and normalise a batch of clips on the device.
+
+Crop, resize and flip are one linear map per axis: a matrix of bilinear weights from stored rows (columns) to
+rows (columns) of the output. So one program serves every crop, whatever its place and size.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# TSN's 13 places of a crop as (row, column), in quarters of the free space: corners, centre, middles of the
+# edges, quarter points.
+CROP_PLACES = (
+    *((0, 0), (0, 4), (4, 0), (4, 4), (2, 2)),
+    *((0, 2), (4, 2), (2, 0), (2, 4)),
+    *((1, 1), (1, 3), (3, 1), (3, 3)),
+)
+
+# Keeps these keys apart from others that are folded from the same seed.
+_AUGMENT = 0xA06
+
+
+def example_keys(seed: int, epoch: Int[Array, " B"], index: Int[Array, " B"]) -> Key[Array, " B"]:
+    """One random key per example, a function of (seed, epoch, position in the split) and of nothing else."""
+    root = jax.random.fold_in(jax.random.key(seed), _AUGMENT)
+    return jax.vmap(lambda e, i: jax.random.fold_in(jax.random.fold_in(root, e), i))(epoch, index)
+
+
+def crop_sizes(short_side: int, crop_scales: tuple[float, ...], crop_distortion: int) -> np.ndarray:
+    """TSN's crop sizes, as rows (height, width) in pixels.
+
+    Both sides are int(short_side * scale), with scales at most `crop_distortion` entries apart in the list.
+    """
+    sides = [int(short_side * scale) for scale in crop_scales]
+    pairs = [(i, j) for i in range(len(sides)) for j in range(len(sides)) if abs(i - j) <= crop_distortion]
+    return np.array([(sides[i], sides[j]) for i, j in pairs], np.int32)
+
+
+def random_crop(
+    key: Key[Array, ""], frame_size: tuple[int, int], sizes: Int[np.ndarray, "N 2"]
+) -> tuple[Int[Array, " 2"], Int[Array, " 2"]]:
+    """One of `sizes` at one of TSN's 13 places: first row and column, height and width."""
+    size_key, place_key = jax.random.split(key)
+    size = jax.random.choice(size_key, jnp.asarray(sizes))
+    place = jax.random.choice(place_key, jnp.array(CROP_PLACES))
+    return place * ((jnp.array(frame_size) - size) // 4), size
+
+
+def resize_weights(
+    start: Int[Array, " B"], length: Int[Array, " B"], size_in: int, size_out: int
+) -> Float[Array, "B O I"]:
+    """Matrix that resizes `length` of `size_in` pixels, from `start` on, to `size_out` pixels.
+
+    Bilinear, antialiased when it makes smaller, blind to pixels outside the crop: what Pillow does to a
+    cropped picture. It is exactly the identity where the crop has `size_out` pixels.
+    """
+    start, length = start[:, None, None], length[:, None, None]
+    scale = length / size_out
+    centres = start + (jnp.arange(size_out)[:, None] + 0.5) * scale - 0.5
+    pixels = jnp.arange(size_in)[None]
+    weights = jnp.maximum(0, 1 - jnp.abs(pixels - centres) / jnp.maximum(scale, 1))
+    weights *= (pixels >= start) & (pixels < start + length)
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def _apply(
+    frames: UInt8[Array, "B T H W 3"], rows: Float[Array, "B S H"], columns: Float[Array, "B S W"]
+) -> Float[Array, "B T S S 3"]:
+    # Full float32 also where matrix units would round to fewer bits: pixels have 8.
+    frames = jnp.einsum("bsh,bthwc->btswc", rows, frames.astype(jnp.float32), precision="highest")
+    frames = jnp.einsum("brw,btswc->btsrc", columns, frames, precision="highest")
+    return (frames / 255 - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_STD)
+
+
+def may_flip(label: Int[Array, " B"], directional: tuple[int, ...]) -> Bool[Array, " B"]:
+    """Whether a clip keeps its class in the mirror."""
+    return ~jnp.isin(label, jnp.array(directional, jnp.int32))
+
+
+def augment(
+    frames: UInt8[Array, "B T H W 3"],
+    label: Int[Array, " B"],
+    keys: Key[Array, " B"],
+    *,
+    image_size: int,
+    crop_scales: tuple[float, ...],
+    crop_distortion: int,
+    flip: bool,
+    directional: tuple[int, ...],
+) -> Float[Array, "B T S S 3"]:
+    """TSN's training augmentation: multi-scale crop, mirror for one clip in two, normalisation.
+
+    Args:
+      frames: clips as stored.
+      label: their classes.
+      keys: from `example_keys`; all frames of a clip share crop and flip.
+      image_size: S, side of the output in pixels.
+      crop_scales: sides of crops, relative to the short side of the stored frames.
+      crop_distortion: most entries of `crop_scales` between height and width.
+      flip: whether clips are mirrored at all.
+      directional: classes that never are, because the mirror turns them into others.
+
+    Returns:
+      Clips, normalised with ImageNet's mean and standard deviation.
+    """
+    height, width = frames.shape[2:4]
+    sizes = crop_sizes(min(height, width), crop_scales, crop_distortion)
+    crop_keys, flip_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+    start, size = jax.vmap(lambda key: random_crop(key, (height, width), sizes))(crop_keys)
+    rows = resize_weights(start[:, 0], size[:, 0], height, image_size)
+    columns = resize_weights(start[:, 1], size[:, 1], width, image_size)
+    if flip:
+        mirrored = jax.vmap(jax.random.bernoulli)(flip_keys) & may_flip(label, directional)
+        columns = jnp.where(mirrored[:, None, None], columns[:, ::-1], columns)
+    return _apply(frames, rows, columns)
+
+
+def center_crop(frames: UInt8[Array, "B T H W 3"], *, image_size: int, eval_crop: float) -> Float[Array, "B T S S 3"]:
+    """Evaluation: the centre square of side round(eval_crop * short side), resized and normalised.
+
+    A square of `image_size` pixels is taken as it is.
+    """
+    height, width = frames.shape[2:4]
+    side = round(eval_crop * min(height, width))
+    length = jnp.array([side])
+    rows = resize_weights(jnp.array([(height - side) // 2]), length, height, image_size)
+    columns = resize_weights(jnp.array([(width - side) // 2]), length, width, image_size)
+    batch = frames.shape[0]
+    return _apply(frames, jnp.repeat(rows, batch, 0), jnp.repeat(columns, batch, 0))

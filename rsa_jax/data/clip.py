@@ -1,0 +1,33 @@
+"""A clip on its way into a data set. Imports no TensorFlow: worker processes need nothing else."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+from rsa_jax.data.video import Frame, VideoError, encode_jpeg, read_frames
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """An example to be.
+
+    Attributes:
+      id: name of the clip, unique in its split.
+      label: class, from 0.
+      source: video file, folder of frames, or a picklable function that returns the frames,
+        already at the stored size.
+    """
+
+    id: str
+    label: int
+    source: str | Callable[[], Iterable[Frame]]
+
+
+def encode_clip(clip: Clip, size: tuple[int, int], quality: int) -> list[bytes] | str:
+    """JPEG frames of a clip, resized to (height, width) pixels; or the reason why there are none."""
+    try:
+        frames = clip.source() if callable(clip.source) else read_frames(clip.source, size)
+        return encode_jpeg(frames, quality)
+    except VideoError as error:
+        return str(error)
+    except Exception as error:  # whatever one file brings about, the others are to be prepared
+        return f"{clip.source}: {type(error).__name__}: {error}"

@@ -1,0 +1,230 @@
+"""Batches of clips from a prepared data set: which ones, in which order, and which of their frames."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from ml_collections import ConfigDict
+
+from rsa_jax.data import sampling
+from rsa_jax.data.builder import PreparationError, data_path, open_prepared, prepare, quiet
+from rsa_jax.data.motion import motion_builder
+
+# frames uint8 [b, T, H, W, 3]; label, index (position in the split) and epoch int32 [b]; mask float32 [b], 0
+# for padding. b is this process' share of the batch.
+Batch = dict[str, np.ndarray]
+
+BUILDERS = ("motion", "video_folder")
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """What there is to know about a prepared data set.
+
+    Attributes:
+      name: as in the configuration.
+      class_names: in the order of the class ids.
+      directional: ids of classes that a mirror turns into others.
+      num_examples: clips per split.
+      frame_size: (height, width) of the stored frames in pixels.
+      provenance: source, counts, quality, versions, hash of the label map, what was left out.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    directional: tuple[int, ...]
+    num_examples: dict[str, int]
+    frame_size: tuple[int, int]
+    provenance: dict[str, Any]
+
+
+def _open(data: ConfigDict) -> tfds.core.DatasetBuilder:
+    if not data.name:
+        raise PreparationError(f"config.data.name is not set; expected one of {', '.join(BUILDERS)}.")
+    path = data_path(data.name, data.data_dir)
+    builder = data.name.partition("/")[0]
+    if not path.is_dir() and builder == "motion":
+        print(f"Data set {data.name!r} is drawn once, to {path} ...", flush=True)
+        prepare(lambda: motion_builder(path), path)
+    elif not path.is_dir():
+        known = "" if builder in BUILDERS else f" (it is none of {', '.join(BUILDERS)})"
+        raise PreparationError(
+            f"Data set {data.name!r}{known} is not in {data.data_dir}. Prepare it with\n"
+            f"  python -m rsa_jax.tools.prepare {data.name} --source DIR --data_dir {data.data_dir}"
+        )
+    return open_prepared(path)
+
+
+def _info(data: ConfigDict, builder: tfds.core.DatasetBuilder) -> DatasetInfo:
+    provenance = builder.info.metadata["provenance"]
+    return DatasetInfo(
+        name=data.name,
+        class_names=tuple(builder.info.features["label"].names),
+        directional=tuple(builder.info.metadata["directional"]),
+        num_examples={name: split.num_examples for name, split in builder.info.splits.items()},
+        frame_size=tuple(provenance["frame_size"]),
+        provenance=provenance,
+    )
+
+
+def _num_examples(info: DatasetInfo, split: str) -> int:
+    if split not in info.num_examples:
+        raise ValueError(
+            f"Data set {info.name!r} has no split {split!r}; it has {', '.join(sorted(info.num_examples))}."
+        )
+    return info.num_examples[split]
+
+
+def load_info(data: ConfigDict) -> DatasetInfo:
+    """Describes the data set of `config.data`. `motion` is drawn here when it is first asked for.
+
+    Raises:
+      PreparationError: it was not prepared, with the command that does it, or is not whole.
+      ValueError: it lacks a split that the configuration names.
+    """
+    info = _info(data, _open(data))
+    for split in (data.train_split, data.eval_split):
+        _num_examples(info, split)
+    return info
+
+
+def steps_per_epoch(info: DatasetInfo, split: str, batch_size: int) -> int:
+    """Whole batches in the split. Every epoch drops other clips, as it draws a new order.
+
+    Raises:
+      ValueError: the split holds fewer clips than one batch.
+    """
+    num_examples = _num_examples(info, split)
+    if num_examples < batch_size:
+        raise ValueError(
+            f"Split {split!r} of {info.name!r} holds {num_examples} clips, fewer than config.batch_size = {batch_size}."
+        )
+    return num_examples // batch_size
+
+
+def _share(batch_size: int, process_index: int, process_count: int) -> range:
+    """Places of one process in every batch."""
+    if batch_size % process_count:
+        raise ValueError(f"Batch size {batch_size} is not a multiple of the number of processes, {process_count}.")
+    share = batch_size // process_count
+    return range(process_index * share, (process_index + 1) * share)
+
+
+@quiet()  # while the graph is traced, TensorFlow warns of TFDS's calls
+def _batches(
+    data: ConfigDict,
+    split: str,
+    batch_size: int,
+    examples: range,
+    describe: Callable[[int], tuple[int, int, bool]],
+    choose: Callable[[int, int, int], np.ndarray],
+) -> Iterator[Batch]:
+    """Batches of `batch_size` of the given examples, in their order.
+
+    Args:
+      data: config.data.
+      split: to read from.
+      batch_size: clips in a batch of this process.
+      examples: running numbers of this process' examples.
+      describe: (index in the split, epoch, whether it counts) of a running number.
+      choose: frames of (stored frames, index, epoch).
+    """
+    builder = _open(data)
+    source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    height, width, _ = builder.info.features["frames"].feature.shape
+
+    def fetch(number: np.ndarray) -> tuple[bytes, np.int32, np.int32, np.float32]:
+        index, epoch, counts = describe(int(number))
+        return source[index], np.int32(index), np.int32(epoch), np.float32(counts)
+
+    def decode(record: tf.Tensor, index: tf.Tensor, epoch: tf.Tensor, mask: tf.Tensor) -> dict[str, tf.Tensor]:
+        skip = {"frames": tfds.decode.SkipDecoding()}
+        example = builder.info.features.deserialize_example(record, decoders=skip)
+        stored = example["frames"]
+        chosen = tf.ensure_shape(
+            tf.numpy_function(choose, (tf.size(stored), index, epoch), tf.int64, stateful=False),
+            [data.num_frames],
+        )
+        # Accurate: as other JPEG decoders do it. TensorFlow's default is a faster approximation.
+        frames = [
+            tf.io.decode_jpeg(picture, channels=3, dct_method="INTEGER_ACCURATE")
+            for picture in tf.unstack(tf.gather(stored, chosen))
+        ]
+        frames = tf.ensure_shape(tf.stack(frames), [data.num_frames, height, width, 3])
+        label = tf.cast(example["label"], tf.int32)
+        return {"frames": frames, "label": label, "index": index, "epoch": epoch, "mask": mask}
+
+    def load(number: tf.Tensor) -> dict[str, tf.Tensor]:
+        types = (tf.string, tf.int32, tf.int32, tf.float32)
+        fetched = tf.numpy_function(fetch, (number,), types, stateful=False)
+        return decode(*(tf.ensure_shape(value, []) for value in fetched))
+
+    dataset = tf.data.Dataset.range(examples.start, examples.stop)
+    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return dataset.batch(batch_size, drop_remainder=True).prefetch(data.prefetch).as_numpy_iterator()
+
+
+def train_batches(
+    data: ConfigDict,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    num_steps: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Training batches of steps start_step..num_steps-1; a function of the seed and the step alone.
+
+    Args:
+      data: config.data.
+      batch_size: over all processes.
+      seed: of the order of clips and of the choice of frames.
+      start_step: first step, counted over all epochs; the batches of the steps before it are not read.
+      num_steps: steps of the whole run, `start_step` included.
+      process_index: of this process.
+      process_count: processes that share each batch.
+    """
+    info = load_info(data)
+    per_epoch = steps_per_epoch(info, data.train_split, batch_size) * batch_size
+    num_examples = info.num_examples[data.train_split]
+    share = _share(batch_size, process_index, process_count)
+    order = functools.lru_cache(maxsize=2)(lambda epoch: sampling.epoch_order(seed, epoch, num_examples))
+
+    def describe(number: int) -> tuple[int, int, bool]:
+        step, place = divmod(number, len(share))
+        epoch, position = divmod(step * batch_size + share[place], per_epoch)
+        return order(epoch)[position], epoch, True
+
+    def choose(num_stored: int, index: int, epoch: int) -> np.ndarray:
+        uniforms = sampling.frame_uniforms(seed, int(epoch), int(index), data.num_frames)
+        return sampling.train_frames(int(num_stored), data.num_frames, uniforms)
+
+    examples = range(start_step * len(share), num_steps * len(share))
+    return _batches(data, data.train_split, len(share), examples, describe, choose)
+
+
+def eval_batches(
+    data: ConfigDict, *, split: str, batch_size: int, process_index: int = 0, process_count: int = 1
+) -> Iterator[Batch]:
+    """Every clip of a split exactly once, in order; the last batch is filled up with clips of mask 0.
+
+    Every process gets as many batches. The arguments are those of `train_batches`.
+    """
+    num_examples = _num_examples(load_info(data), split)
+    share = _share(batch_size, process_index, process_count)
+
+    def describe(number: int) -> tuple[int, int, bool]:
+        step, place = divmod(number, len(share))
+        position = step * batch_size + share[place]
+        return min(position, num_examples - 1), 0, position < num_examples
+
+    def choose(num_stored: int, index: int, epoch: int) -> np.ndarray:
+        return sampling.eval_frames(int(num_stored), data.num_frames)
+
+    examples = range(-(-num_examples // batch_size) * len(share))
+    return _batches(data, split, len(share), examples, describe, choose)

@@ -1,0 +1,38 @@
+"""Which clips and which frames: stateless functions of the seed, the epoch and the example."""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+# Keeps the random numbers of two purposes apart where their other keys agree.
+_ORDER, _FRAMES = 0, 1
+
+
+def _generator(seed: int, *key: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+def epoch_order(seed: int, epoch: int, num_examples: int) -> Int[np.ndarray, " N"]:
+    """Order of an epoch: a permutation of 0..num_examples-1."""
+    return _generator(seed, _ORDER, epoch).permutation(num_examples)
+
+
+def frame_uniforms(seed: int, epoch: int, index: int, num_frames: int) -> Float[np.ndarray, " T"]:
+    """Random numbers in [0, 1) for the frames of one example in one epoch."""
+    return _generator(seed, _FRAMES, epoch, index).random(num_frames)
+
+
+def train_frames(num_stored: int, num_frames: int, uniforms: Float[np.ndarray, " T"]) -> Int[np.ndarray, " T"]:
+    """One random frame from each of `num_frames` equal segments of a video of `num_stored` frames.
+
+    Frame i is floor(tick * (i + uniforms[i])) with tick = num_stored / num_frames; short videos
+    repeat frames.
+    """
+    tick = num_stored / num_frames
+    frames = np.floor(tick * (np.arange(num_frames) + uniforms)).astype(np.int64)
+    return np.minimum(frames, num_stored - 1)  # a product may round up to num_stored
+
+
+def eval_frames(num_stored: int, num_frames: int) -> Int[np.ndarray, " T"]:
+    """The centre frame of each of `num_frames` equal segments of a video of `num_stored` frames."""
+    tick = num_stored / num_frames
+    return (tick / 2 + tick * np.arange(num_frames)).astype(np.int64)

@@ -1,0 +1,98 @@
+"""Decoding of a video file, or of a folder of frames, to frames of one size."""
+
+import io
+import pathlib
+import re
+from collections.abc import Iterable, Iterator
+
+import av
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+Frame = UInt8[np.ndarray, "H W 3"]
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+
+
+class VideoError(ValueError):
+    """A video that cannot be decoded; the message starts with its path."""
+
+
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Sorts img_2 before img_10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _decode_packets(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
+    stream = container.streams.video[0]
+    # Videos are decoded side by side; threads inside each would only get in each other's way.
+    stream.thread_type = "NONE"
+    for packet in container.demux(stream):
+        try:
+            yield from packet.decode()
+        except av.error.InvalidDataError:
+            continue  # players, too, skip a damaged packet and go on
+
+
+def _upright(frame: av.VideoFrame, size: tuple[int, int]) -> Frame:
+    """Resizes to (height, width) and turns by the rotation tag, which phones write."""
+    quarters = round(frame.rotation / 90) % 4  # counter-clockwise
+    height, width = size if quarters % 2 == 0 else size[::-1]
+    pixels = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BILINEAR")
+    return np.rot90(pixels, quarters)
+
+
+def _file_frames(path: pathlib.Path, size: tuple[int, int]) -> Iterator[Frame]:
+    # From an open file: a name with ":" or "%" means something to FFmpeg, and an extension may lie.
+    with path.open("rb") as file, av.open(file, "r", metadata_errors="ignore") as container:
+        if "_pipe" in container.format.name or container.format.name == "image2":
+            raise ValueError("a picture, not a video; frames of a video go into a folder of their own")
+        if not container.streams.video:
+            raise ValueError("it holds no video stream")
+        for frame in _decode_packets(container):
+            yield _upright(frame, size)
+
+
+def _folder_frames(path: pathlib.Path, size: tuple[int, int]) -> Iterator[Frame]:
+    names = [p.name for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."]
+    for name in sorted(names, key=natural_key):
+        try:
+            with Image.open(path / name) as image:
+                yield np.asarray(image.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR))
+        except OSError as error:
+            raise ValueError(f"frame {name}: {error}") from error
+
+
+def read_frames(path: str | pathlib.Path, size: tuple[int, int]) -> Iterator[Frame]:
+    """Every frame of a video file or of a folder of pictures, in order, upright, one at a time.
+
+    Args:
+      path: file in any container and codec that FFmpeg knows, whatever its extension, or folder.
+      size: (height, width) in pixels of the frames that come out.
+
+    Raises:
+      VideoError: nothing could be decoded; names the path and the reason.
+    """
+    path = pathlib.Path(path)
+    count = 0
+    try:
+        for frame in _folder_frames(path, size) if path.is_dir() else _file_frames(path, size):
+            yield frame
+            count += 1
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        where = f" after frame {count}" if count else ""
+        raise VideoError(f"{path}: cannot be decoded{where}: {reason}") from error
+    if not count:
+        raise VideoError(f"{path}: no frame found")
+
+
+def encode_jpeg(frames: Iterable[Frame], quality: int) -> list[bytes]:
+    """Each frame as a JPEG picture of the given quality (1 to 100)."""
+    pictures = []
+    for frame in frames:
+        buffer = io.BytesIO()
+        Image.fromarray(frame).save(buffer, "JPEG", quality=quality)
+        pictures.append(buffer.getvalue())
+    return pictures

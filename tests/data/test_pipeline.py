@@ -1,0 +1,170 @@
+import io
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs.common import get_config
+from rsa_jax.data import motion, pipeline, sampling
+from rsa_jax.data.builder import PreparationError, data_path
+from rsa_jax.data.clip import encode_clip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    data = get_config().data
+    data.name = "motion/tiny"
+    data.data_dir = str(tmp_path_factory.mktemp("data"))
+    data.num_frames = 4
+    pipeline.load_info(data)
+    return data
+
+
+def assert_same(batches, others):
+    for batch, other in zip(batches, others, strict=True):
+        assert batch.keys() == other.keys()
+        for key, value in batch.items():
+            np.testing.assert_array_equal(value, other[key], err_msg=key)
+
+
+def train(data, **kwargs):
+    return list(pipeline.train_batches(data, **{"batch_size": 24, "seed": 1, "num_steps": 5} | kwargs))
+
+
+def test_info(data, capsys):
+    info = pipeline.load_info(data)
+    assert info.class_names == motion.CLASS_NAMES
+    assert info.directional == motion.DIRECTIONAL
+    assert info.num_examples == {"train": 64, "validation": 32}
+    assert info.frame_size == (36, 36)
+    assert info.provenance["label_map_sha256"]
+    assert capsys.readouterr().out == ""  # it is drawn once
+
+
+def test_batches(data):
+    batch = train(data, num_steps=1)[0]
+    assert {k: (v.shape, v.dtype.name) for k, v in batch.items()} == {
+        "frames": ((24, 4, 36, 36, 3), "uint8"),
+        "label": ((24,), "int32"),
+        "index": ((24,), "int32"),
+        "epoch": ((24,), "int32"),
+        "mask": ((24,), "float32"),
+    }
+
+
+def test_training_frames_are_those_that_were_stored(data):
+    batch = train(data, num_steps=1)[0]
+    clips = motion.Motion(data_dir=data.data_dir, config="tiny").clips()["train"]
+    for i in range(3):
+        index = int(batch["index"][i])
+        frames = encode_clip(clips[index], (36, 36), 90)
+        chosen = sampling.train_frames(len(frames), 4, sampling.frame_uniforms(1, 0, index, 4))
+        expected = np.stack([np.asarray(Image.open(io.BytesIO(frames[j]))) for j in chosen])
+        assert np.abs(batch["frames"][i].astype(int) - expected).max() <= 1
+        assert batch["label"][i] == clips[index].label
+
+
+def test_order_is_that_of_the_epochs(data):
+    batches = train(data, num_steps=4)  # two steps an epoch, 16 clips are dropped
+    index = np.concatenate([batch["index"] for batch in batches])
+    np.testing.assert_array_equal(index[:48], sampling.epoch_order(1, 0, 64)[:48])
+    np.testing.assert_array_equal(index[48:], sampling.epoch_order(1, 1, 64)[:48])
+    assert [batch["epoch"].tolist() for batch in batches] == [[0] * 24] * 2 + [[1] * 24] * 2
+
+
+def test_same_seed_same_batches(data):
+    assert_same(train(data), train(data))
+    assert (train(data)[0]["index"] != train(data, seed=2)[0]["index"]).any()
+
+
+@pytest.mark.parametrize("start", [1, 2, 3, 5])
+def test_resumed_batches_are_the_same(data, start):
+    assert_same(train(data)[start:], train(data, start_step=start))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_share_a_batch(data, count):
+    shares = [train(data, process_index=i, process_count=count) for i in range(count)]
+    merged = [{k: np.concatenate([p[k] for p in parts]) for k in parts[0]} for parts in zip(*shares, strict=True)]
+    assert_same(merged, train(data))
+
+
+@pytest.mark.parametrize("batch_size, count", [(32, 1), (12, 1), (12, 2), (50, 2), (1, 1)])
+def test_evaluation_counts_every_clip_once(data, batch_size, count):
+    shares = [
+        list(
+            pipeline.eval_batches(data, split="validation", batch_size=batch_size, process_index=i, process_count=count)
+        )
+        for i in range(count)
+    ]
+    assert {len(batches) for batches in shares} == {-(-32 // batch_size)}
+    batches = list(itertools.chain(*shares))
+    assert {len(batch["mask"]) for batch in batches} == {batch_size // count}
+    counted = np.concatenate([batch["index"][batch["mask"] == 1] for batch in batches])
+    assert sorted(counted) == list(range(32))
+
+
+def test_evaluation_takes_segment_centres(data):
+    batch = next(pipeline.eval_batches(data, split="validation", batch_size=2))
+    clip = motion.Motion(data_dir=data.data_dir, config="tiny").clips()["validation"][1]
+    frames = encode_clip(clip, (36, 36), 90)
+    expected = np.stack([np.asarray(Image.open(io.BytesIO(frames[j]))) for j in (1, 4, 7, 10)])
+    assert np.abs(batch["frames"][1].astype(int) - expected).max() <= 1
+
+
+def test_steps_per_epoch(data):
+    info = pipeline.load_info(data)
+    assert pipeline.steps_per_epoch(info, "train", 24) == 2
+    with pytest.raises(ValueError, match=r"'train' of 'motion/tiny' holds 64 clips, fewer than .* 65"):
+        pipeline.steps_per_epoch(info, "train", 65)
+    with pytest.raises(ValueError, match="multiple of the number of processes"):
+        train(data, process_count=5)
+
+
+def changed(data, **fields):
+    data = data.copy_and_resolve_references()
+    data.update(fields)
+    return data
+
+
+def test_unknown_split(data):
+    with pytest.raises(ValueError, match="no split 'test'; it has train, validation"):
+        pipeline.load_info(changed(data, eval_split="test"))
+    with pytest.raises(ValueError, match="no split 'test'"):
+        next(pipeline.eval_batches(data, split="test", batch_size=4))
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        (None, r"config\.data\.name is not set"),
+        ("motion/huge", "there are motion/default, motion/tiny"),
+        (
+            "video_folder/mine",
+            r"python -m rsa_jax\.tools\.prepare video_folder/mine --source DIR --data_dir ",
+        ),
+        ("kinetic", "none of motion, video_folder"),
+        ("a/b/c", "expected 'builder' or 'builder/config'"),
+        ("../x", "expected 'builder' or 'builder/config'"),
+    ],
+)
+def test_names_that_cannot_be_opened(data, name, message):
+    with pytest.raises(PreparationError, match=message):
+        pipeline.load_info(changed(data, name=name))
+
+
+def test_a_data_set_with_a_short_file_is_not_whole(data, tmp_path):
+    data = changed(data, data_dir=str(tmp_path))
+    pipeline.load_info(data)
+    path = data_path(data.name, data.data_dir)
+    record = next(path.glob("*validation*"))
+    content = record.read_bytes()
+    record.write_bytes(content[:-10])
+    with pytest.raises(PreparationError, match=f"not whole .*{record.name}"):
+        pipeline.load_info(data)
+    record.write_bytes(content)
+    pipeline.load_info(data)
+    (path / "metadata.json").unlink()
+    with pytest.raises(PreparationError, match="not whole"):
+        pipeline.load_info(data)

@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+from rsa_jax.data import sampling
+
+
+@pytest.mark.parametrize("num_examples", [1, 2, 7, 100])
+def test_epoch_order_is_a_permutation(num_examples):
+    np.testing.assert_array_equal(np.sort(sampling.epoch_order(3, 5, num_examples)), np.arange(num_examples))
+
+
+def test_epoch_order_depends_on_seed_and_epoch_alone():
+    order = sampling.epoch_order(0, 1, 50)
+    np.testing.assert_array_equal(order, sampling.epoch_order(0, 1, 50))
+    assert (order != sampling.epoch_order(0, 2, 50)).any()
+    assert (order != sampling.epoch_order(1, 1, 50)).any()
+
+
+def test_uniforms_differ_between_examples_and_epochs():
+    uniforms = [sampling.frame_uniforms(0, epoch, index, 8) for epoch in range(3) for index in range(3)]
+    assert len({tuple(u) for u in uniforms}) == 9
+    np.testing.assert_array_equal(uniforms[0], sampling.frame_uniforms(0, 0, 0, 8))
+
+
+@pytest.mark.parametrize("num_stored, expected", [(16, [1, 3, 5, 7, 9, 11, 13, 15]), (4, [0, 0, 1, 1, 2, 2, 3, 3])])
+def test_eval_frames_are_segment_centres(num_stored, expected):
+    np.testing.assert_array_equal(sampling.eval_frames(num_stored, 8), expected)
+
+
+@pytest.mark.parametrize("num_stored", [1, 3, 7, 8, 9, 45, 1000])
+def test_train_frames_come_from_their_segments(num_stored):
+    tick = num_stored / 8
+    for epoch in range(50):
+        frames = sampling.train_frames(num_stored, 8, sampling.frame_uniforms(0, epoch, 0, 8))
+        assert (frames >= np.floor(tick * np.arange(8))).all()
+        assert (frames < tick * (np.arange(8) + 1)).all()
+        assert frames.max() < num_stored
+
+
+def test_train_frames_stay_inside_at_the_largest_uniform():
+    largest = np.full(8, np.nextafter(1, 0))
+    for num_stored in range(1, 400):
+        assert sampling.train_frames(num_stored, 8, largest).max() == num_stored - 1
