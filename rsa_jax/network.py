@@ -27,7 +27,12 @@ class Block(nnx.Module):
     def __init__(self, in_channels: int, width: int, stride: int, survival: float, clips: int, **conv: Any):
         channels = width * self.expansion
         self.downsample = (
-            nnx.List([SpatialConv(in_channels, channels, 1, stride=stride, **conv), BatchNorm(channels, clips=clips)])
+            nnx.List(
+                [
+                    SpatialConv(in_channels, channels, 1, stride=stride, **conv),
+                    BatchNorm(channels, clips=clips),
+                ]
+            )
             if stride > 1 or in_channels != channels
             else None
         )
@@ -149,9 +154,7 @@ class TSNResNet(nnx.Module):
         self.dropout = nnx.Dropout(config.dropout)
         self.fc = nnx.Linear(in_channels, config.num_classes, kernel_init=initializers.normal(0.01), rngs=rngs)
 
-    def __call__(
-        self, clips: Float[Array, "B T H W 3"], rngs: nnx.Rngs | None = None
-    ) -> Float[Array, "B classes"]:
+    def __call__(self, clips: Float[Array, "B T H W 3"], rngs: nnx.Rngs | None = None) -> Float[Array, "B classes"]:
         """Logits of normalised clips. Training with dropout or stochastic depth needs `rngs`."""
         features = jnp.mean(self.feature_maps(clips, rngs)[-1], axis=(2, 3), dtype=self.fc.kernel.dtype)
         if self.dropout.rate:

@@ -66,7 +66,12 @@ def torch_entries(model: nnx.Module) -> Iterator[Entry]:
             view = (outputs, inputs, size, size)
             yield Entry(prefix + "weight", (outputs, inputs, 1, size, size), module.kernel, view, (2, 3, 1, 0))
         elif isinstance(module, BatchNorm):
-            names = {"weight": module.scale, "bias": module.bias, "running_mean": module.mean, "running_var": module.var}
+            names = {
+                "weight": module.scale,
+                "bias": module.bias,
+                "running_mean": module.mean,
+                "running_var": module.var,
+            }
             for name, variable in names.items():
                 yield Entry(prefix + name, variable.shape, variable, variable.shape, (0,))
         elif isinstance(module, RSA):

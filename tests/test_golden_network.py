@@ -27,7 +27,10 @@ def published():
 @pytest.mark.parametrize("case", CASES)
 def test_network_meets_the_published_one(published, case):
     graph, state = published
-    golden, x = golden_files.arrays("network"), golden_files.recipe.clips(f"network.{case}", tuple(CASES[case]["input_shape"]))
+    golden, x = (
+        golden_files.arrays("network"),
+        golden_files.recipe.clips(f"network.{case}", tuple(CASES[case]["input_shape"])),
+    )
 
     @jax.jit
     def run(state, x):

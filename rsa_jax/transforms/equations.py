@@ -64,9 +64,7 @@ def latent_kernel(query: Float[Array, "*N L C"], code: Float[Array, "*N C D"]) -
     return jnp.einsum("...lc,...cd->...ld", query, code)
 
 
-def relational_context(
-    value: Float[Array, "*N M C"], G: Float[Array, "M C"]
-) -> Float[Array, "*N M C"]:
+def relational_context(value: Float[Array, "*N M C"], G: Float[Array, "M C"]) -> Float[Array, "*N M C"]:
     """Relational context X^R = X^V ((X^V)ᵀ G): correlations of the channels over the window."""
     return value @ jnp.einsum("...mc,me->...ce", value, G)
 

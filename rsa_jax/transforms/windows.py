@@ -81,9 +81,7 @@ def correlate_banded(
 def _band(weights: Float[Array, "mt mh mw C E"], block: int) -> Float[Array, "mt C K F"]:
     """Weights as matrices from K = m_h * (block + m_w - 1) inputs to F = block * E outputs."""
     size_t, size_h, size_w, groups, outputs = weights.shape
-    columns = [
-        jnp.pad(weights, ((0, 0), (0, 0), (i, block - 1 - i), (0, 0), (0, 0))) for i in range(block)
-    ]
+    columns = [jnp.pad(weights, ((0, 0), (0, 0), (i, block - 1 - i), (0, 0), (0, 0))) for i in range(block)]
     band = jnp.stack(columns, axis=-2)  # mt mh K/mh C block E
     return jnp.moveaxis(band, 3, 1).reshape(size_t, groups, size_h * (block + size_w - 1), block * outputs)
 

@@ -58,9 +58,7 @@ AWKWARD = {
 def test_forms_agree_on_awkward_sizes(case, form):
     shape, settings = AWKWARD[case]
     settings = {"num_queries": 2, "kernel_size": (3, 5, 3), **settings}
-    assert_same(
-        outputs_and_gradients(form, shape, **settings), outputs_and_gradients("reference", shape, **settings)
-    )
+    assert_same(outputs_and_gradients(form, shape, **settings), outputs_and_gradients("reference", shape, **settings))
 
 
 @pytest.mark.parametrize("groups", [1, 3])
@@ -69,9 +67,7 @@ def test_correlations_are_sums_over_windows(correlate, groups):
     rng = np.random.default_rng(0)
     x, kernel_size = rng.standard_normal((2, 3, 4, 17, 3)).astype(np.float32), (3, 1, 5)
     weights = rng.standard_normal((15, groups, 4)).astype(np.float32)
-    expected = np.einsum(
-        "...mc,mce->...ce", windows(jnp.asarray(x), kernel_size), np.broadcast_to(weights, (15, 3, 4))
-    )
+    expected = np.einsum("...mc,mce->...ce", windows(jnp.asarray(x), kernel_size), np.broadcast_to(weights, (15, 3, 4)))
     np.testing.assert_allclose(correlate(jnp.asarray(x), weights, kernel_size), expected, atol=1e-5)
 
 

@@ -29,7 +29,9 @@ def test_a_position_sees_its_window_and_nothing_else():
 def test_the_layer_commutes_with_translation():
     layer, x = make_layer(), jnp.pad(clips(1, 3, 4, 4, 16), ((0, 0), (1, 1), (1, 3), (1, 3), (0, 0)))
     moved = jnp.roll(x, (2, 2), axis=(2, 3))
-    np.testing.assert_allclose(jnp.roll(layer(x), (2, 2), axis=(2, 3))[:, :, 3:7, 3:7], layer(moved)[:, :, 3:7, 3:7], atol=1e-5)
+    np.testing.assert_allclose(
+        jnp.roll(layer(x), (2, 2), axis=(2, 3))[:, :, 3:7, 3:7], layer(moved)[:, :, 3:7, 3:7], atol=1e-5
+    )
 
 
 def test_scale_of_the_input_does_not_matter_when_normalised():

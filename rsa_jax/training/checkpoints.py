@@ -1,0 +1,182 @@
+"""Checkpoints of a run, and what a workdir says of the run it belongs to."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+from orbax.checkpoint import checkpoint_managers as policies
+
+from rsa_jax.training.state import TrainState
+
+# Fields that a run may change when it goes on, since its results do not depend on them.
+FREE_FIELDS = (
+    "eval.",
+    "log.",
+    "checkpoint.",
+    "data.data_dir",
+    "data.prefetch",
+    "model.remat",
+    "model.rsa.form",
+)
+
+
+class WorkdirError(ValueError):
+    """A workdir that does not fit what is asked of it."""
+
+
+class Checkpoints:
+    """The checkpoints of a workdir: the latest ones and the best by validation top-1 are kept.
+
+    Saves are asynchronous; a checkpoint appears under its name only when it is complete.
+    """
+
+    def __init__(self, workdir: str | Path, config: ConfigDict):
+        keep = policies.AnyPreservationPolicy(
+            [
+                policies.LatestN(config.keep_latest),
+                policies.BestN(get_metric_fn=_top1, n=config.keep_best, keep_checkpoints_without_metrics=False),
+            ]
+        )
+        options = ocp.CheckpointManagerOptions(preservation_policy=keep, best_fn=_top1, enable_async_checkpointing=True)
+        self.directory = Path(workdir).expanduser().absolute() / "checkpoints"
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> None:
+        """Starts to save a state under its step, with the validation metrics if it was evaluated."""
+        step = int(state.step)
+        if step not in self._manager.all_steps():
+            self._manager.save(step, args=ocp.args.StandardSave(state._asdict()), metrics=metrics)
+
+    def restore(self, state: TrainState, step: int) -> TrainState:
+        """The state of a step.
+
+        Args:
+            state: shapes, types and shardings to restore to, as `jax.ShapeDtypeStruct`. They may be of another
+                number of devices than the ones it was saved from.
+            step: of the checkpoint.
+
+        Raises:
+            WorkdirError: there is none of that step.
+        """
+        if step not in self._manager.all_steps():
+            raise WorkdirError(f"{self.directory}: has checkpoints of steps {self.steps()}, not of {step}")
+        return TrainState(**self._manager.restore(step, args=ocp.args.StandardRestore(state._asdict())))
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint."""
+        return sorted(self._manager.all_steps())
+
+    def latest(self) -> int | None:
+        """The latest step, None without any."""
+        return self._manager.latest_step()
+
+    def find(self, name: str) -> int:
+        """The step that "best", "latest" or a number stands for.
+
+        Raises:
+            WorkdirError: there is no checkpoint yet, or the name is none of these.
+        """
+        if not self.steps():
+            raise WorkdirError(f"{self.directory}: holds no checkpoint; train first")
+        if name == "best":
+            best = self._manager.best_step()
+            return self.steps()[-1] if best is None else best
+        if name == "latest":
+            return self.steps()[-1]
+        if name.isdecimal():
+            return int(name)
+        raise WorkdirError(f"eval.checkpoint: expected 'best', 'latest' or a step, got {name!r}")
+
+    def close(self) -> None:
+        """Waits until all saves are complete."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def _top1(metrics: dict[str, float]) -> float:
+    return metrics["top1"]
+
+
+def claim_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
+    """Writes config.json and dataset.json into a new workdir, or checks that it is of the same run.
+
+    Args:
+        workdir: of the run.
+        config: of the run, with `model.num_classes` set.
+        dataset: its name, class names, directional classes and provenance.
+
+    Raises:
+        WorkdirError: the workdir belongs to another configuration; the fields that differ are named.
+    """
+    if (workdir / "config.json").exists():
+        check_same(read_config(workdir), config, workdir)
+    elif jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / "dataset.json", dataset)
+        write_json(workdir / "config.json", config.to_dict())
+
+
+def check_same(saved: ConfigDict, config: ConfigDict, workdir: Path, section: str = "") -> None:
+    """Compares two configurations in all but the `FREE_FIELDS`, or in one section of them.
+
+    Raises:
+        WorkdirError: they differ; every field is named with both values.
+    """
+    old, new = _flatten(saved.to_dict()), _flatten(config.to_dict())
+    missing = "(no such field)"
+    differing = [
+        f"  {field}: {old.get(field, missing)} there, {new.get(field, missing)} here"
+        for field in sorted(old.keys() | new.keys())
+        if field.startswith(section) and not field.startswith(FREE_FIELDS)
+        if old.get(field, missing) != new.get(field, missing)
+    ]
+    if differing:
+        raise WorkdirError(
+            f"{workdir} belongs to another configuration:\n" + "\n".join(differing) + "\n"
+            "Take another --workdir, or the configuration of this one."
+        )
+
+
+def read_config(workdir: Path) -> ConfigDict:
+    """The configuration of the run in a workdir.
+
+    Raises:
+        WorkdirError: it holds no run.
+    """
+    return ConfigDict(_read_json(workdir / "config.json"))
+
+
+def read_dataset(workdir: Path) -> dict[str, Any]:
+    """What the run in a workdir knows of its data set: `class_names` and more.
+
+    Raises:
+        WorkdirError: it holds no run.
+    """
+    return _read_json(workdir / "dataset.json")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file that is complete or not there at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise WorkdirError(f"{path.parent} holds no run: {path.name} is missing")
+    return json.loads(path.read_text())
+
+
+def _flatten(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """By dotted name; tuples as lists, as they come out of a JSON file."""
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = json.loads(json.dumps(value))
+    return flat

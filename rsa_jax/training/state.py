@@ -1,0 +1,85 @@
+"""What a run is made of: the arrays that a step changes, and the model they belong to."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Int
+from ml_collections import ConfigDict
+
+from rsa_jax.network import TSNResNet, create_model
+
+PyTree = Any
+
+
+class TrainState(NamedTuple):
+    """All that a checkpoint holds, as a plain pytree of arrays.
+
+    The order of data and the random numbers are functions of (seed, step) and need no place here.
+    """
+
+    step: Int[Array, ""]
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: optax.OptState
+
+
+class ModelDefinition(NamedTuple):
+    """The model without its arrays, in training and in evaluation mode."""
+
+    train: nnx.GraphDef
+    eval: nnx.GraphDef
+
+
+def define_model(config: ConfigDict) -> ModelDefinition:
+    """The definitions of `config.model`; computes nothing.
+
+    Raises:
+        ValueError: a field of the configuration is wrong.
+    """
+
+    def define(mode: str) -> nnx.GraphDef:
+        model = nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(0)))
+        getattr(model, mode)()
+        return nnx.graphdef(model)
+
+    return ModelDefinition(define("train"), define("eval"))
+
+
+def create_state(config: ConfigDict, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step. A function of `config` and its seed; traceable."""
+    params, batch_stats = split_model(create_model(config.model, rngs=nnx.Rngs(config.seed)))
+    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params))
+
+
+def split_model(model: TSNResNet) -> tuple[PyTree, PyTree]:
+    """Parameters and running statistics of a model, as nested dicts of arrays."""
+    return nnx.to_pure_dict(nnx.state(model, nnx.Param)), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+
+def merge_model(graph: nnx.GraphDef, params: PyTree, batch_stats: PyTree) -> TSNResNet:
+    """The model with these arrays; it shares none of its variables with another one."""
+    return nnx.merge(graph, nnx.State(params), nnx.State(batch_stats), copy=True)
+
+
+def make_mesh() -> jax.sharding.Mesh:
+    """All devices of all hosts along one axis, over which batches are split."""
+    auto = (jax.sharding.AxisType.Auto,)
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=auto)
+
+
+def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+    """Every device holds the whole array."""
+    return jax.NamedSharding(mesh, jax.P())
+
+
+def split_batch(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+    """Every device holds its part of the first axis."""
+    return jax.NamedSharding(mesh, jax.P("data"))
+
+
+def to_devices(mesh: jax.sharding.Mesh, batch: dict[str, Any]) -> dict[str, jax.Array]:
+    """The global batch, of which this process brings its share."""
+    return jax.make_array_from_process_local_data(split_batch(mesh), batch)
