@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     if MULTIHOST.value:  # without the three flags, JAX asks the cluster (Slurm, Open MPI, Kubernetes, TPU)
         jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     logging.info("JAX %s, %d devices: %s", jax.__version__, jax.device_count(), jax.devices()[0].device_kind)
-    workdir = Path(WORKDIR.value).expanduser()
+    workdir = Path(WORKDIR.value or "").expanduser()
     try:
         if MODE.value == "train":
             train(CONFIG.value, workdir)

@@ -1,0 +1,1 @@
+"""Recipes: each a few lines over `common`."""

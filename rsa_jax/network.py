@@ -133,8 +133,11 @@ class TSNResNet(nnx.Module):
         self.conv1 = SpatialConv(3, config.width, config.stem_kernel, stride=config.stem_stride, **conv)
         self.bn1 = BatchNorm(config.width, clips=config.batch_norm_clips)
         survival = iter(survival_rates(sum(sizes), config.stochastic_depth))
+        make_transform = transform_factory(config, rngs)
         in_channels, stages = config.width, []
-        for stage, (size, positions) in enumerate(zip(sizes, config.positions, strict=True)):
+        # A block's own convolution stands everywhere: positions do not matter, and need not fit.
+        all_positions = config.positions if make_transform else ((),) * len(sizes)
+        for stage, (size, positions) in enumerate(zip(sizes, all_positions, strict=True)):
             width, blocks = config.width * 2**stage, []
             for index in range(size):
                 blocks.append(
@@ -142,7 +145,7 @@ class TSNResNet(nnx.Module):
                         in_channels,
                         width,
                         stride=2 if index == 0 and stage > 0 else 1,
-                        transform=transform_factory(config, rngs) if index in positions else None,
+                        transform=make_transform if index in positions else None,
                         survival=next(survival),
                         clips=config.batch_norm_clips,
                         **conv,
@@ -213,7 +216,8 @@ def _check(config: ConfigDict) -> None:
         raise ValueError(f"model.dtype: expected 'float32', 'bfloat16' or 'float64', got {config.dtype!r}")
     if config.num_classes is None or config.num_classes < 1:
         raise ValueError(f"model.num_classes: expected the number of classes, got {config.num_classes}")
-    _check_positions(tuple(config.stage_sizes) or STAGE_SIZES[config.depth], config.positions)
+    if config.transform != "conv2d":
+        _check_positions(tuple(config.stage_sizes) or STAGE_SIZES[config.depth], config.positions)
 
 
 def _check_positions(sizes: Sequence[int], positions: Sequence[Sequence[int]]) -> None:

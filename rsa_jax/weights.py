@@ -58,13 +58,11 @@ def load_torch(model: nnx.Module, state_dict: Mapping[str, Any]) -> None:
 def torch_entries(model: nnx.Module) -> Iterator[Entry]:
     """The entries that the published code's state dict has for this model."""
     for path, module in nnx.iter_modules(model):
-        if not isinstance(module, SpatialConv | BatchNorm | RSA) and path[-1:] != ("fc",):
-            continue
         prefix = _torch_prefix(path)
         if isinstance(module, SpatialConv):
             size, _, inputs, outputs = module.kernel.shape
-            view = (outputs, inputs, size, size)
-            yield Entry(prefix + "weight", (outputs, inputs, 1, size, size), module.kernel, view, (2, 3, 1, 0))
+            shape = (outputs, inputs, 1, size, size)
+            yield Entry(prefix + "weight", shape, module.kernel, (outputs, inputs, size, size), (2, 3, 1, 0))
         elif isinstance(module, BatchNorm):
             names = {
                 "weight": module.scale,
@@ -76,10 +74,11 @@ def torch_entries(model: nnx.Module) -> Iterator[Entry]:
                 yield Entry(prefix + name, variable.shape, variable, variable.shape, (0,))
         elif isinstance(module, RSA):
             yield from _rsa_entries(prefix, module)
-        else:
+        elif isinstance(module, nnx.Linear) and path[-1] == "fc":
             view = module.kernel.shape[::-1]
             yield Entry(prefix + "weight", (*view, 1), module.kernel, view, (1, 0))
-            yield Entry(prefix + "bias", module.bias.shape, module.bias, module.bias.shape, (0,))
+            bias: Any = module.bias
+            yield Entry(prefix + "bias", bias.shape, bias, bias.shape, (0,))
 
 
 def _rsa_entries(prefix: str, layer: RSA) -> Iterator[Entry]:
@@ -99,12 +98,12 @@ def _rsa_entries(prefix: str, layer: RSA) -> Iterator[Entry]:
             yield Entry(f"{prefix}{name}.weight", shape, variable, view, order)
 
 
-def _torch_prefix(path: tuple[str | int, ...]) -> str:
+def _torch_prefix(path: tuple[Any, ...]) -> str:
     """`stages.0.2.conv2` is `base_model.layer1.2.conv2` there, `fc` is `new_fc`, a layer alone has no prefix."""
     if not path:
         return ""
     if path[0] == "fc":
         return "new_fc."
-    if path[0] == "stages":
+    if path[0] == "stages" and len(path) > 2:
         path = (f"layer{int(path[1]) + 1}", *path[2:])
     return ".".join(str(part) for part in ("base_model", *path)) + "."

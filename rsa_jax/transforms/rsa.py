@@ -52,9 +52,9 @@ class RSA(nnx.Module):
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        kernel_size = tuple(kernel_size)
         _check(channels, num_queries, kernel_size, latent_dim, kernel, context, normalization)
-        self.num_queries, self.kernel_size, self.normalization = num_queries, kernel_size, normalization
+        self.num_queries, self.normalization = num_queries, normalization
+        self.kernel_size: KernelSize = (kernel_size[0], kernel_size[1], kernel_size[2])
         self.dtype = dtype
         self.form = get_form(form)
         width = channels // num_queries
@@ -75,10 +75,10 @@ class RSA(nnx.Module):
             rngs=rngs,
         )
         self.H1 = param(relational_kernel, over_window, positions, width, latent_dim)
-        self.H2 = param(True, over_window, positions, latent_dim)
+        self.H2 = nnx.Param(over_window(rngs.params(), (positions, latent_dim)))
         self.P1 = param(kernel == "V+R", initializers.he_normal(), width, latent_dim)
         self.G = param(relational_context, over_window, positions, width)
-        self.I = param(context == "V+R", lambda _, shape: jnp.eye(shape[0]), width, width)
+        self.I = nnx.Param(jnp.eye(width)) if context == "V+R" else None
 
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
         """Transforms a map. Output channel c * L + l is channel c of query l, as in the published layer."""
@@ -100,8 +100,11 @@ class RSA(nnx.Module):
 
     def weights(self, dtype: DTypeLike) -> RSAWeights:
         """The weights of the equations, in the type of the computation."""
-        params = (self.H2, self.H1, self.P1, self.G, self.I)
-        return RSAWeights(*(None if param is None else param[...].astype(dtype) for param in params))
+
+        def array(param: nnx.Param | None) -> Array | None:
+            return None if param is None else param[...].astype(dtype)
+
+        return RSAWeights(self.H2[...].astype(dtype), array(self.H1), array(self.P1), array(self.G), array(self.I))
 
 
 def l2_normalize(x: Float[Array, "*N C"]) -> Float[Array, "*N C"]:

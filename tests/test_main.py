@@ -1,0 +1,223 @@
+"""Whole runs on drawn clips: train, stop, go on, evaluate; on one device and on eight."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from rsa_jax.training import loop
+from rsa_jax.training.checkpoints import Checkpoints, WorkdirError
+from rsa_jax.training.loop import evaluate_checkpoint, make_run, train
+
+ROOT = Path(__file__).parents[1]
+NUM_STEPS = 8
+
+
+def lines(workdir):
+    """What metrics.jsonl holds of training steps, by step."""
+    path = workdir / "metrics.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return {record["step"]: record for record in records if "loss" in record}
+
+
+def final_state(config, workdir, step=NUM_STEPS):
+    checkpoints = Checkpoints(workdir, config.checkpoint)
+    state = jax.device_get(checkpoints.restore(make_run(config).abstract_state(), step))
+    checkpoints.close()
+    return state
+
+
+def assert_equal(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def command(workdir, data_dir, *flags, devices=1):
+    """Starts main.py on the smallest run in a process of its own."""
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(data_dir / "jax_cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    several = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"} if devices > 1 else {}
+    arguments = ["--config", "tests/tiny.py", "--workdir", str(workdir), *flags]
+    return subprocess.Popen(
+        [sys.executable, "main.py", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"DATA_DIR": str(data_dir), "JAX_PLATFORMS": "cpu"} | cache | several,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def wait_for(condition, process):
+    for _ in range(1200):
+        if condition():
+            return
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    raise AssertionError("waited too long")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, data_dir):
+    """Workdir of a run from start to end in one go."""
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    finish(command(workdir, data_dir))
+    return workdir
+
+
+def test_a_run_logs_evaluates_and_saves(undisturbed, config):
+    assert list(lines(undisturbed)) == list(range(1, NUM_STEPS + 1))
+    expected = {"loss", "accuracy", "learning_rate", "clips_per_second", "data_wait"}
+    expected |= {"gradient_norm", "parameter_norm", "update_norm"}
+    assert expected <= set(lines(undisturbed)[1])
+    assert any("validation_top1" in line for line in (undisturbed / "metrics.jsonl").read_text().splitlines())
+    assert list((undisturbed / "tensorboard").glob("events.*"))
+    config.log.every_steps = 100
+    before = (undisturbed / "metrics.jsonl").read_text()
+    train(config, undisturbed)  # nothing is left to do
+    assert (undisturbed / "metrics.jsonl").read_text() == before
+
+
+def test_evaluation_counts_every_clip_once(undisturbed, config):
+    config.eval.checkpoint = "latest"
+    result = evaluate_checkpoint(config, undisturbed)
+    assert json.loads((undisturbed / "eval.json").read_text()) == result
+    assert (result["num_examples"], result["step"], result["views"]) == (32, NUM_STEPS, 1)
+    records = [json.loads(line) for line in (undisturbed / "metrics.jsonl").read_text().splitlines()]
+    for name in ("top1", "top5", "mean_class", "loss"):
+        np.testing.assert_allclose(result[name], records[-1][f"validation_{name}"], rtol=1e-5)
+    config.eval.batch_size = 7  # another padding, the same result
+    again = evaluate_checkpoint(config, undisturbed)
+    np.testing.assert_allclose(again["loss"], result["loss"], rtol=1e-5)
+    assert again["top1"] == result["top1"]
+
+
+def test_two_steps_and_two_are_four(tmp_path, config, monkeypatch):
+    """Parameters, statistics, optimizer, order of clips and random numbers, bit for bit."""
+    config.batch_size, config.epochs = 32, 2
+    train(config, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.StopSignal, "requested", lambda self, step: step == 1)
+        train(config, tmp_path / "halves")
+    assert list(lines(tmp_path / "halves")) == [1]
+    train(config, tmp_path / "halves")
+    assert [line["loss"] for line in lines(tmp_path / "halves").values()] == [
+        line["loss"] for line in lines(tmp_path / "whole").values()
+    ]
+    assert_equal(final_state(config, tmp_path / "halves", 4), final_state(config, tmp_path / "whole", 4))
+
+
+def test_killed_and_started_again(tmp_path, data_dir, config, undisturbed):
+    process = command(tmp_path, data_dir, "--config.checkpoint.every_steps=1")
+    wait_for(lambda: 5 in lines(tmp_path), process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finish(command(tmp_path, data_dir))
+    assert [record["loss"] for record in lines(tmp_path).values()] == [
+        record["loss"] for record in lines(undisturbed).values()
+    ]
+    assert_equal(final_state(config, tmp_path), final_state(config, undisturbed))
+
+
+def test_sigterm_saves_and_exits(tmp_path, data_dir, config):
+    process = command(tmp_path, data_dir, "--config.epochs=1000")
+    wait_for(lambda: 2 in lines(tmp_path), process)
+    process.send_signal(signal.SIGTERM)
+    output = finish(process)
+    checkpoints = Checkpoints(tmp_path, config.checkpoint)
+    assert f"after step {checkpoints.latest()}" in output
+    checkpoints.close()
+
+
+def test_eight_devices_give_the_losses_of_one_and_restore_its_checkpoints(tmp_path, data_dir, undisturbed):
+    finish(command(tmp_path, data_dir, devices=8))
+    for step, record in lines(undisturbed).items():
+        np.testing.assert_allclose(lines(tmp_path)[step]["loss"], record["loss"], rtol=2e-3)
+    np.testing.assert_allclose(lines(tmp_path)[1]["loss"], lines(undisturbed)[1]["loss"], rtol=1e-5)
+    finish(command(undisturbed, data_dir, "--mode=eval", devices=8))
+    assert json.loads((undisturbed / "eval.json").read_text())["num_examples"] == 32
+
+
+def test_another_configuration_is_refused_in_words(data_dir, undisturbed):
+    process = command(undisturbed, data_dir, "--config.batch_size=8")
+    output, _ = process.communicate()
+    assert process.returncode == 1
+    assert "batch_size: 16 there, 8 here" in output
+    assert "Traceback" not in output
+
+
+def test_a_field_that_does_not_exist_is_refused(data_dir, tmp_path):
+    process = command(tmp_path, data_dir, "--config.batchsize=8")
+    output, _ = process.communicate()
+    assert process.returncode != 0
+    assert "batchsize" in output
+
+
+def test_nothing_is_saved_after_a_loss_that_is_not_finite(tmp_path, config):
+    config.optimizer.learning_rate, config.optimizer.gradient_clip = 1e30, 1e30
+    with pytest.raises(RuntimeError, match="not finite at steps"):
+        train(config, tmp_path)
+    checkpoints = Checkpoints(tmp_path, config.checkpoint)
+    assert checkpoints.steps() == []
+    checkpoints.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 65}, "fewer than config.batch_size = 65"),
+        ({"optimizer.accumulation": 3}, "batch_size: expected a multiple of 3"),
+        ({"model.num_classes": 9}, "has 10 classes, got 9"),
+        ({"data.train_split": "training"}, "has no split 'training'"),
+        ({"data.name": "motion/huge"}, "motion/huge"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_runs(tmp_path, config, change, message):
+    config.update_from_flattened_dict(change)
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        train(config, tmp_path / "workdir")
+    assert not (tmp_path / "workdir").exists()
+
+
+def test_evaluation_of_another_network_is_refused(undisturbed, config):
+    config.model.width = 16
+    with pytest.raises(WorkdirError, match="model.width: 8 there, 16 here"):
+        evaluate_checkpoint(config, undisturbed)
+
+
+def test_the_layers_import_no_tensorflow():
+    code = "import rsa_jax, rsa_jax.training.step, rsa_jax.training.optimizer, sys; print('tensorflow' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+
+
+def test_every_recipe_makes_a_network_and_a_schedule():
+    """Its fields fit each other; the number of classes comes from the data set."""
+    from importlib import import_module
+
+    from rsa_jax.training.optimizer import make_schedule
+    from rsa_jax.training.state import define_model
+
+    recipes = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("common", "__init__"))
+    assert {"motion", "video_folder", "ssv1", "ssv2"} <= set(recipes)
+    for recipe in recipes:
+        config = import_module(f"configs.{recipe}").get_config()
+        assert config.data.name is not None, recipe
+        make_schedule(config.optimizer, epochs=config.epochs, steps_per_epoch=10)
+        config.model.num_classes = config.model.num_classes or 10
+        define_model(config.model)

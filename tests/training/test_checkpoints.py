@@ -1,0 +1,90 @@
+"""What a workdir keeps, gives back, and refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import common
+from rsa_jax.training.checkpoints import (
+    Checkpoints,
+    WorkdirError,
+    check_same,
+    claim_workdir,
+    read_config,
+    read_dataset,
+)
+from rsa_jax.training.state import TrainState
+
+
+def state(step):
+    params = {"stages": {0: {1: {"kernel": jnp.full((2, 3), step + 0.5)}}}}
+    return TrainState(jnp.asarray(step), params, {"mean": jnp.ones(2)}, ({"trace": jnp.zeros(3)},))
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    manager = Checkpoints(tmp_path, common.get_config().checkpoint)
+    yield manager
+    manager.close()
+
+
+def test_the_best_and_the_latest_are_kept(checkpoints):
+    for step, top1 in ((1, 10.0), (2, 30.0), (3, None), (4, 20.0), (5, None)):
+        checkpoints.save(state(step), None if top1 is None else {"top1": top1})
+    checkpoints.close()
+    assert checkpoints.steps() == [2, 5]
+    assert (checkpoints.find("best"), checkpoints.find("latest"), checkpoints.find("2")) == (2, 5, 2)
+
+
+def test_a_state_comes_back_as_it_was(tmp_path, checkpoints):
+    checkpoints.save(state(3))
+    checkpoints.close()
+    again = Checkpoints(tmp_path, common.get_config().checkpoint)
+    restored = again.restore(jax.eval_shape(lambda: state(3)), 3)
+    assert jax.tree.structure(restored) == jax.tree.structure(state(3))
+    for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves(state(3)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    again.close()
+
+
+def test_checkpoints_that_are_not_there(checkpoints):
+    with pytest.raises(WorkdirError, match="holds no checkpoint"):
+        checkpoints.find("best")
+    checkpoints.save(state(3))
+    with pytest.raises(WorkdirError, match=r"steps \[3\], not of 4"):
+        checkpoints.restore(state(4), 4)
+    with pytest.raises(WorkdirError, match="eval.checkpoint: expected"):
+        checkpoints.find("newest")
+
+
+def test_a_workdir_keeps_its_configuration_and_data_set(tmp_path):
+    config = common.get_config()
+    claim_workdir(tmp_path, config, {"class_names": ("a", "b")})
+    check_same(read_config(tmp_path), config, tmp_path)
+    assert read_dataset(tmp_path)["class_names"] == ["a", "b"]
+    claim_workdir(tmp_path, config, {})
+    assert read_dataset(tmp_path)["class_names"] == ["a", "b"]
+
+
+def test_a_workdir_of_another_configuration_is_refused(tmp_path):
+    config = common.get_config()
+    claim_workdir(tmp_path, config, {})
+    config.batch_size, config.model.rsa.latent_dim = 32, 4
+    with pytest.raises(WorkdirError) as error:
+        claim_workdir(tmp_path, config, {})
+    assert "batch_size: 64 there, 32 here" in str(error.value)
+    assert "model.rsa.latent_dim: None there, 4 here" in str(error.value)
+
+
+def test_what_does_not_change_results_may_change(tmp_path):
+    config = common.get_config()
+    claim_workdir(tmp_path, config, {})
+    config.eval.batch_size, config.log.every_steps, config.data.data_dir = 1, 2, "/elsewhere"
+    config.model.rsa.form, config.model.remat = "conv", True
+    claim_workdir(tmp_path, config, {})
+
+
+def test_a_folder_without_a_run(tmp_path):
+    with pytest.raises(WorkdirError, match="holds no run: config.json is missing"):
+        read_config(tmp_path)

@@ -1,0 +1,99 @@
+"""The compiled step: accumulation, loss, randomness, and the sums of an evaluation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rsa_jax.training.evaluation import make_eval_step, summarize
+from rsa_jax.training.loop import PendingMetrics
+from rsa_jax.training.metrics import NonFiniteLossError
+from rsa_jax.training.optimizer import make_optimizer, make_schedule
+from rsa_jax.training.state import create_state, define_model
+from rsa_jax.training.step import cross_entropy, make_train_step
+
+
+def batch(size=8):
+    rng = np.random.default_rng(0)
+    return {
+        "frames": rng.integers(0, 256, (size, 4, 36, 36, 3)).astype(np.uint8),
+        "label": rng.integers(0, 10, size).astype(np.int32),
+        "index": np.arange(size, dtype=np.int32),
+        "epoch": np.zeros(size, np.int32),
+        "mask": np.ones(size, np.float32),
+    }
+
+
+def one_step(config, **inputs):
+    schedule = make_schedule(config.optimizer, epochs=2, steps_per_epoch=4)
+    optimizer = make_optimizer(config.optimizer, schedule)
+    step = jax.jit(make_train_step(define_model(config.model), optimizer, schedule, config, directional=()))
+    return step(create_state(config, optimizer), batch() | inputs)
+
+
+@pytest.fixture
+def step_config(config):
+    config.model.num_classes = 10
+    return config
+
+
+def test_accumulation_over_parts_is_the_mean_of_their_gradients(step_config):
+    """Parts interleave the batch, so groups of BatchNorm are told to do the same."""
+    config = step_config
+    config.model.update(dropout=0.0, stochastic_depth=0.0, batch_norm_clips=4)
+    order = np.array([0, 2, 4, 6, 1, 3, 5, 7])
+    whole, whole_metrics = one_step(config, **{name: x[order] for name, x in batch().items()})
+    config.optimizer.accumulation = 2
+    parts, parts_metrics = one_step(config)
+    for name in ("loss", "accuracy", "gradient_norm"):
+        np.testing.assert_allclose(parts_metrics[name], whole_metrics[name], rtol=1e-4)
+    for a, b in zip(jax.tree.leaves(parts.params), jax.tree.leaves(whole.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_a_step_draws_the_same_random_numbers_each_time_and_others_by_seed(step_config):
+    first, again = one_step(step_config)[1], one_step(step_config)[1]
+    step_config.seed = 1
+    assert float(first["loss"]) == float(again["loss"]) != float(one_step(step_config)[1]["loss"])
+
+
+def test_cross_entropy_with_label_smoothing():
+    logits, label = jnp.array([[1.0, 2.0, 0.5]]), jnp.array([1])
+    log_p = np.log(np.exp(logits) / np.sum(np.exp(logits)))
+    expected = -(0.7 * log_p[0, 1] + 0.1 * log_p[0].sum())
+    np.testing.assert_allclose(cross_entropy(logits, label, 0.3)[0], expected, rtol=1e-6)
+
+
+def test_a_loss_that_is_not_finite_names_its_steps():
+    pending = PendingMetrics(batch_size=8)
+    for step, loss in ((7, 1.0), (8, np.nan), (9, np.inf)):
+        pending.add(step, {"loss": jnp.asarray(loss)})
+    with pytest.raises(NonFiniteLossError, match=r"steps \[8, 9\]"):
+        pending.check()
+
+
+def test_padding_does_not_count(step_config, monkeypatch):
+    """Against accuracy and loss computed by hand, from logits given in the place of a network's."""
+    logits = np.random.default_rng(0).standard_normal((6, 10)).astype(np.float32)
+    predict = lambda model, config: lambda params, batch_stats, batch: batch["frames"]  # noqa: E731
+    monkeypatch.setattr("rsa_jax.training.evaluation.make_predict", predict)
+    label = np.array([logits[0].argmax(), logits[1].argsort()[-5], logits[2].argsort()[-6], 3, 1, 1])
+    inputs = {"frames": logits, "label": label, "mask": np.array([1, 1, 1, 0, 0, 0], np.float32)}
+    result = summarize(jax.device_get(make_eval_step(None, step_config, 10)(None, None, inputs)))
+    assert result["num_examples"] == 3
+    np.testing.assert_allclose([result["top1"], result["top5"]], [100 / 3, 200 / 3])
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    np.testing.assert_allclose(result["loss"], -np.mean(log_p[range(3), label[:3]]), rtol=1e-6)
+
+
+def test_mean_class_weighs_classes_alike_and_passes_over_empty_ones():
+    counts = {"clips": np.array([4, 1, 0]), "top1": np.array([1, 1, 0]), "top5": np.array([4, 1, 0])}
+    result = summarize(counts | {"loss": np.array([5.0, 5.0, 0])})
+    assert (result["top1"], result["mean_class"], result["loss"]) == (40.0, 62.5, 2.0)
+
+
+def test_logits_that_are_not_numbers_are_wrong(step_config, monkeypatch):
+    predict = lambda model, config: lambda params, batch_stats, batch: batch["frames"]  # noqa: E731
+    monkeypatch.setattr("rsa_jax.training.evaluation.make_predict", predict)
+    inputs = {"frames": np.full((1, 10), np.nan), "label": np.array([0]), "mask": np.ones(1, np.float32)}
+    assert summarize(jax.device_get(make_eval_step(None, step_config, 10)(None, None, inputs)))["top5"] == 0
