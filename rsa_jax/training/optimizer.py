@@ -34,12 +34,13 @@ def make_schedule(config: ConfigDict, *, epochs: int, steps_per_epoch: int) -> o
         final, config.learning_rate, config.warmup_epochs, epochs, end_value=final
     )
 
-    def schedule(step: ArrayLike) -> Float[Array, ""]:
-        if config.schedule == "epoch":
-            return by_epoch(jnp.asarray(step) // steps_per_epoch + 1)
+    def at_end_of_epoch(step: ArrayLike) -> Float[Array, ""]:
+        return by_epoch(jnp.asarray(step) // steps_per_epoch + 1)
+
+    def at_end_of_step(step: ArrayLike) -> Float[Array, ""]:
         return by_epoch((jnp.asarray(step) + 1) / steps_per_epoch)
 
-    return schedule
+    return at_end_of_epoch if config.schedule == "epoch" else at_end_of_step
 
 
 def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
