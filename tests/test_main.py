@@ -14,7 +14,8 @@ import pytest
 
 from rsa_jax.training import loop
 from rsa_jax.training.checkpoints import Checkpoints, WorkdirError
-from rsa_jax.training.loop import evaluate_checkpoint, make_run, train
+from rsa_jax.training.loop import evaluate_checkpoint, train
+from rsa_jax.training.run import make_run
 
 ROOT = Path(__file__).parents[1]
 NUM_STEPS = 8

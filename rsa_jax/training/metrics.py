@@ -5,13 +5,16 @@ clu and, behind it, TensorFlow are imported here alone.
 
 import json
 import logging as std_logging
+import time
 from pathlib import Path
 
 import jax
+import numpy as np
 from absl import logging
 from clu import metric_writers, parameter_overview, periodic_actions
 
 from rsa_jax.training.state import PyTree
+from rsa_jax.training.step import Metrics
 
 
 class NonFiniteLossError(RuntimeError):
@@ -65,6 +68,63 @@ class RunLog:
     def close(self) -> None:
         """Writes what is left."""
         self._writer.close()
+
+
+class PendingMetrics:
+    """Metrics of steps that nobody has looked at yet: reading them at once would stop the devices.
+
+    Args:
+        batch_size: clips in a step.
+    """
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self._steps: list[tuple[int, Metrics]] = []
+        self.restart()
+
+    def restart(self) -> None:
+        """Starts the clock of clips per second and of the time spent waiting anew."""
+        self._start, self._waited, self._timed = time.perf_counter(), 0.0, 0
+
+    def waiting(self) -> "PendingMetrics":
+        """Context in which the loop waits for data."""
+        return self
+
+    def __enter__(self) -> None:
+        self._waiting_since = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self._waited += time.perf_counter() - self._waiting_since
+
+    def add(self, step: int, metrics: Metrics) -> None:
+        """Metrics of a step, still on the devices."""
+        self._steps.append((step, metrics))
+        self._timed += 1
+
+    def check(self) -> None:
+        """Waits for the steps.
+
+        Raises:
+            NonFiniteLossError: naming the steps whose loss is infinite or not a number.
+        """
+        losses = jax.device_get([metrics["loss"] for _, metrics in self._steps])
+        bad = [step for (step, _), loss in zip(self._steps, losses, strict=True) if not np.isfinite(loss)]
+        if bad:
+            raise NonFiniteLossError(f"the loss is not finite at steps {bad}; nothing was saved after them")
+
+    def collect(self) -> dict[str, float]:
+        """Means of loss and accuracy since the last call, the other metrics of the last step, and speed."""
+        self.check()
+        steps = jax.device_get([metrics for _, metrics in self._steps])
+        seconds = time.perf_counter() - self._start
+        result = {name: float(value) for name, value in steps[-1].items()}
+        for name in ("loss", "accuracy"):
+            result[name] = float(np.mean([metrics[name] for metrics in steps]))
+        result["clips_per_second"] = self._timed * self._batch_size / seconds
+        result["data_wait"] = self._waited / seconds
+        self._steps.clear()
+        self.restart()
+        return result
 
 
 def log_parameters(params: PyTree) -> None:

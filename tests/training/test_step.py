@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from rsa_jax.training.evaluation import make_eval_step, summarize
-from rsa_jax.training.loop import PendingMetrics
-from rsa_jax.training.metrics import NonFiniteLossError
+from rsa_jax.training.metrics import NonFiniteLossError, PendingMetrics
 from rsa_jax.training.optimizer import make_optimizer, make_schedule
 from rsa_jax.training.state import create_state, define_model
 from rsa_jax.training.step import cross_entropy, make_train_step

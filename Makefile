@@ -1,0 +1,38 @@
+# make demo   a small network learns to tell motions apart: minutes on a laptop, from nothing
+# make test   the whole test suite, the linter and the type checker
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo/motion
+RUN := $(BIN)/python main.py --config configs/motion.py --workdir $(DEMO) --config.data.data_dir=demo/data
+
+.PHONY: demo test
+
+demo: $(VENV)/installed
+	$(RUN)
+	$(RUN) --mode eval
+	$(BIN)/python -m rsa_jax.tools.predictions --workdir $(DEMO) --out $(DEMO)/predictions.png
+	@echo
+	@$(BIN)/python -m rsa_jax.tools.summary --workdir $(DEMO)
+	@echo
+	@echo "Next: the same network without RSA, which cannot tell a motion from its reverse:"
+	@echo "  $(BIN)/python main.py --config configs/motion.py --workdir demo/conv2d \\"
+	@echo "      --config.data.data_dir=demo/data --config.model.transform=conv2d"
+	@echo "Your own videos: see README.md"
+
+test: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+$(VENV)/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .[dev]
+	touch $@

@@ -1,0 +1,18 @@
+"""One's own videos, prepared by `python -m rsa_jax.tools.prepare video_folder --source DIR`."""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config() -> ConfigDict:
+    """RSANet-50 for a few thousand clips on one GPU: the published recipe with a smaller batch."""
+    config = common.get_config()
+    config.batch_size = 16
+    config.label_smoothing = 0.1
+    # In proportion to the batch.
+    config.optimizer.learning_rate = 0.005
+    config.model.stochastic_depth = 0.2
+    config.eval.batch_size = 16
+    config.data.name = "video_folder"
+    return config

@@ -1,0 +1,84 @@
+"""Draws clips of the evaluation split with their true and predicted classes.
+
+python -m rsa_jax.tools.predictions --workdir DIR --out picture.png
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import matplotlib
+import numpy as np
+from jaxtyping import Float, UInt8
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from rsa_jax.training.checkpoints import read_config
+from rsa_jax.training.run import restore_run
+from rsa_jax.training.state import to_devices
+
+
+def draw_predictions(
+    frames: UInt8[np.ndarray, "N T H W 3"],
+    label: Sequence[int],
+    probabilities: Float[np.ndarray, "N K"],
+    class_names: Sequence[str],
+    out: Path,
+) -> None:
+    """One row a clip: its frames, and its true and predicted class, green where they agree and red elsewhere.
+
+    Args:
+        frames: as stored.
+        label: true classes.
+        probabilities: of all classes.
+        class_names: by class.
+        out: picture to write; the extension says the format.
+    """
+    rows, columns = frames.shape[:2]
+    aspect = frames.shape[2] / frames.shape[3]
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.1 * columns, rows * (1.1 * aspect + 0.28) + 0.1), squeeze=False, layout="constrained"
+    )
+    for row, clip, true, probability in zip(axes, frames, label, probabilities, strict=True):
+        predicted = int(np.argmax(probability))
+        for axis, frame in zip(row, clip, strict=True):
+            axis.imshow(frame)
+            axis.set_axis_off()
+        row[0].set_title(
+            f"{class_names[true]}   predicted: {class_names[predicted]} ({probability[predicted]:.0%})",
+            loc="left",
+            fontsize=8,
+            color="tab:green" if predicted == true else "tab:red",
+        )
+    figure.savefig(out, dpi=150)
+    plt.close(figure)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draws the first clips of the evaluation split."""
+    parser = argparse.ArgumentParser("rsa_jax.tools.predictions", description=__doc__)
+    parser.add_argument("--workdir", type=Path, required=True, help="of a run")
+    parser.add_argument("--out", type=Path, required=True, help="picture to write")
+    parser.add_argument("--clips", type=int, default=10, help="how many (%(default)s)")
+    parser.add_argument("--checkpoint", default="best", help="best, latest or a step (%(default)s)")
+    parser.add_argument("--data_dir", help="where the prepared data set lies now, if it has moved")
+    args = parser.parse_args(argv)
+    try:
+        config = read_config(args.workdir)
+        if args.data_dir:
+            config.data.data_dir = args.data_dir
+        run, state = restore_run(config, args.workdir, args.checkpoint)
+    except (ValueError, RuntimeError) as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from error
+    batch = next(run.eval_batches())
+    logits = run.predict(state.params, state.batch_stats, to_devices(run.mesh, batch))
+    count = min(args.clips, int(batch["mask"].sum()))
+    probabilities = np.asarray(jax.nn.softmax(logits))[:count]
+    draw_predictions(batch["frames"][:count], batch["label"][:count], probabilities, run.info.class_names, args.out)
+    print(f"{count} clips drawn in {args.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Says what a workdir holds and what to do with it: python -m rsa_jax.tools.summary --workdir DIR."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rsa_jax.training.checkpoints import read_config, read_dataset
+
+
+def summarize(workdir: Path) -> str:
+    """The summary, a few lines of text.
+
+    Raises:
+        WorkdirError: the workdir holds no run.
+    """
+    config, classes = read_config(workdir), read_dataset(workdir)["class_names"]
+    lines = [f"{config.model.transform} on {config.data.name}, {len(classes)} classes"]
+    if (workdir / "eval.json").exists():
+        result = json.loads((workdir / "eval.json").read_text())
+        lines.append(
+            f"  {result['split']} top-1 {result['top1']:.1f} %, top-5 {result['top5']:.1f} % "
+            f"({result['num_examples']} clips, step {result['step']})"
+        )
+    lines += [f"  checkpoints   {workdir / 'checkpoints'}", f"  TensorBoard   tensorboard --logdir {workdir}"]
+    lines += [f"  picture       {path}" for path in sorted(workdir.glob("*.png"))]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints the summary."""
+    parser = argparse.ArgumentParser("rsa_jax.tools.summary", description=__doc__)
+    parser.add_argument("--workdir", type=Path, required=True, help="of a run")
+    try:
+        print(summarize(parser.parse_args(argv).workdir))
+    except ValueError as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

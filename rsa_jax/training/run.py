@@ -1,0 +1,179 @@
+"""A configuration made into what runs: data, devices and compiled programs."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+from rsa_jax.data import pipeline
+from rsa_jax.training.checkpoints import Checkpoints, check_same, read_config
+from rsa_jax.training.evaluation import Counts, evaluate, make_eval_step
+from rsa_jax.training.optimizer import make_optimizer, make_schedule
+from rsa_jax.training.state import (
+    PyTree,
+    TrainState,
+    create_state,
+    define_model,
+    make_mesh,
+    replicated,
+    split_batch,
+    to_devices,
+)
+from rsa_jax.training.step import Batch, Metrics, make_predict, make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A configuration made into what runs: data, devices, and compiled programs.
+
+    Attributes:
+        config: with `model.num_classes` set.
+        info: of the data set.
+        mesh: of all devices.
+        steps_per_epoch: of the training split.
+        init: the state before the first step.
+        train_step: of `make_train_step`, compiled; the old state's memory is given to the new one.
+        eval_step: of `make_eval_step`, compiled.
+        predict: of `make_predict`, compiled.
+    """
+
+    config: ConfigDict
+    info: pipeline.DatasetInfo
+    mesh: jax.sharding.Mesh
+    steps_per_epoch: int
+    init: Callable[[], TrainState]
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    eval_step: Callable[[PyTree, PyTree, Batch], Counts]
+    predict: Callable[[PyTree, PyTree, Batch], jax.Array]
+
+    @property
+    def num_steps(self) -> int:
+        """Of the whole run."""
+        return self.config.epochs * self.steps_per_epoch
+
+    def abstract_state(self) -> TrainState:
+        """Shapes, types and shardings of the state on this run's devices."""
+        sharding = replicated(self.mesh)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            jax.eval_shape(self.init),
+        )
+
+    def batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
+        """Training batches from a step to the end of the run."""
+        return pipeline.train_batches(
+            self.config.data,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            start_step=start_step,
+            num_steps=self.num_steps,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def eval_batches(self) -> Iterator[dict[str, np.ndarray]]:
+        """Batches of the evaluation split."""
+        return pipeline.eval_batches(
+            self.config.data,
+            split=self.config.data.eval_split,
+            batch_size=self.config.eval.batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def evaluate(self, state: TrainState) -> dict[str, float]:
+        """Metrics of the evaluation split."""
+        on_devices = (to_devices(self.mesh, batch) for batch in self.eval_batches())
+        return evaluate(self.eval_step, state.params, state.batch_stats, on_devices)
+
+
+def make_run(config: ConfigDict) -> Run:
+    """Builds a run; nothing is computed yet.
+
+    Raises:
+        ValueError: a field of the configuration does not fit the data set or the devices.
+    """
+    info = load_info(config.data)
+    config = with_classes(config, info)
+    _check_batches(config)
+    steps_per_epoch = pipeline.steps_per_epoch(info, config.data.train_split, config.batch_size)
+    schedule = make_schedule(config.optimizer, epochs=config.epochs, steps_per_epoch=steps_per_epoch)
+    optimizer = make_optimizer(config.optimizer, schedule)
+    model = define_model(config.model)
+    mesh = make_mesh()
+    whole, parts = replicated(mesh), split_batch(mesh)
+    step = make_train_step(model, optimizer, schedule, config, info.directional)
+    eval_step = make_eval_step(model, config, config.model.num_classes)
+    return Run(
+        config,
+        info,
+        mesh,
+        steps_per_epoch,
+        init=jax.jit(functools.partial(create_state, config, optimizer), out_shardings=whole),
+        train_step=jax.jit(step, in_shardings=(whole, parts), out_shardings=whole, donate_argnums=0),
+        eval_step=jax.jit(eval_step, in_shardings=(whole, whole, parts), out_shardings=whole),
+        predict=jax.jit(make_predict(model, config), in_shardings=(whole, whole, parts), out_shardings=whole),
+    )
+
+
+def restore_run(config: ConfigDict, workdir: Path, checkpoint: str) -> tuple[Run, TrainState]:
+    """A run and its state at a checkpoint of the workdir.
+
+    Args:
+        config: its network has to be that of the workdir; data and devices may be others.
+        workdir: of a run.
+        checkpoint: "best", "latest" or a step.
+
+    Raises:
+        WorkdirError: the workdir holds no such checkpoint, or its network is another one.
+    """
+    saved = read_config(workdir)
+    check_same(saved, with_classes(config, load_info(config.data)), workdir, section="model.")
+    config = config.copy_and_resolve_references()
+    config.optimizer = saved.optimizer  # the state's structure depends on it
+    run = make_run(config)
+    checkpoints = Checkpoints(workdir, saved.checkpoint)
+    try:
+        return run, checkpoints.restore(run.abstract_state(), checkpoints.find(checkpoint))
+    finally:
+        checkpoints.close()
+
+
+def with_classes(config: ConfigDict, info: pipeline.DatasetInfo) -> ConfigDict:
+    """The configuration with `model.num_classes` set to the data set's where it was None.
+
+    Raises:
+        ValueError: the data set has more classes than the network.
+    """
+    config, classes = config.copy_and_resolve_references(), len(info.class_names)
+    if config.model.num_classes is None:
+        config.model.num_classes = classes
+    if config.model.num_classes < classes:
+        raise ValueError(f"model.num_classes: {info.name} has {classes} classes, got {config.model.num_classes}")
+    return config
+
+
+def load_info(data: ConfigDict) -> pipeline.DatasetInfo:
+    """Describes the data set. One process goes first: it may have to make it, on a disk that others share."""
+    if jax.process_count() > 1:
+        if jax.process_index() == 0:
+            pipeline.load_info(data)
+        multihost_utils.sync_global_devices("data set")
+    return pipeline.load_info(data)
+
+
+def _check_batches(config: ConfigDict) -> None:
+    parts = config.optimizer.accumulation * jax.device_count()
+    if config.batch_size % parts:
+        raise ValueError(
+            f"batch_size: expected a multiple of {parts} (devices x optimizer.accumulation), got {config.batch_size}"
+        )
+    if config.eval.batch_size % jax.device_count():
+        raise ValueError(
+            f"eval.batch_size: expected a multiple of the {jax.device_count()} devices, got {config.eval.batch_size}"
+        )
