@@ -41,6 +41,7 @@ def summarize(counts: dict[str, np.ndarray]) -> dict[str, float]:
     Args:
         counts: sums over the split, [classes] each. A class without clips does not count in `mean_class`.
     """
+    counts = {name: value.astype(np.float64) for name, value in counts.items()}
     clips = counts["clips"]
     total, present = clips.sum(), clips > 0
     return {

@@ -47,7 +47,9 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     run, state = restore_run(config, workdir, config.eval.checkpoint)
     step = int(state.step)
-    logging.info("Evaluating step %d on %s, which was prepared so: %s", step, run.info.name, run.info.provenance)
+    logging.info(
+        "Evaluating step %d on %s, prepared so:\n%s", step, run.info.name, _readable(run.info.provenance, "\n")
+    )
     result = {
         **run.evaluate(state),
         "step": step,
@@ -63,6 +65,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 def _train_steps(run: Run, state: TrainState, checkpoints: Checkpoints, workdir: Path) -> None:
     config, step = run.config, int(state.step)
+    logging.info("Compiling the training step; the first one takes a while.")
     log = RunLog(workdir, first_step=step, num_steps=run.num_steps, every_steps=config.log.every_steps)
     pending = PendingMetrics(config.batch_size)
     batches = run.batches(step)
@@ -81,7 +84,6 @@ def _train_steps(run: Run, state: TrainState, checkpoints: Checkpoints, workdir:
                 pending.check()
                 validation = run.evaluate(state)
                 log.write(step, {f"validation_{name}": value for name, value in validation.items()})
-                logging.info("Step %d, validation: %s", step, _readable(validation))
                 checkpoints.save(state, validation)
                 pending.restart()
             elif step % config.checkpoint.every_steps == 0 or stopping:
@@ -130,7 +132,12 @@ class StopSignal:
         self._received = True
 
 
-def _readable(metrics: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in metrics.items()
-    )
+def _readable(fields: dict[str, Any], separator: str = ", ") -> str:
+    """Names and values; of a list, which may hold thousands of clips, the length."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:.4g}"
+        return f"{len(value)}" if isinstance(value, list) and len(value) > 2 else f"{value}"
+
+    return separator.join(f"{name} {text(value)}" for name, value in fields.items())
