@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import matplotlib
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -22,7 +22,7 @@ from rsa_jax.training.state import to_devices
 
 def draw_predictions(
     frames: UInt8[np.ndarray, "N T H W 3"],
-    label: Sequence[int],
+    label: Int[np.ndarray, " N"],
     probabilities: Float[np.ndarray, "N K"],
     class_names: Sequence[str],
     out: Path,
