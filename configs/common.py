@@ -41,6 +41,9 @@ def model_config() -> ConfigDict:
     config.dropout = 0.5
     # Share of clips that skip the last block in training; earlier blocks proportionally less.
     config.stochastic_depth = 0.0
+    # Start every residual branch at zero, by the scale of its last BatchNorm. Without, small networks that start
+    # from nothing learn sooner.
+    config.zero_init = True
     # Clips that share BatchNorm statistics in training; 0: the whole batch. The published runs had 8 a GPU.
     config.batch_norm_clips = 0
     # Type of activations: "float32" or "bfloat16". Parameters and statistics stay float32.

@@ -9,21 +9,22 @@ def get_config() -> ConfigDict:
     """A small network with RSA in its last stages, on clips of 8 frames of 32 x 32 pixels."""
     config = common.get_config()
     config.batch_size = 16
-    config.epochs = 6
+    config.epochs = 8
     config.data.name = "motion"
     config.data.image_size = 32
     config.data.crop_scales = (1.0, 0.875)
     config.data.eval_crop = 1.0
     config.model.width = 16
-    config.model.stem_kernel = 3
+    config.model.stem_stride = 4
     config.model.stem_pool = False
-    config.model.stage_sizes = (1, 2, 2)
-    config.model.positions = ((), (1,), (1,))
-    config.model.rsa.num_queries = 8
-    config.model.rsa.kernel_size = (5, 7, 7)
+    config.model.stage_sizes = (2, 2)
+    config.model.positions = ((0, 1), (1,))
+    config.model.zero_init = False
     config.model.dropout = 0.0
     config.optimizer.learning_rate = 0.1
-    config.optimizer.warmup_epochs = 1
+    config.optimizer.warmup_epochs = 0
     config.optimizer.schedule = "step"
+    config.optimizer.weight_decay = 1e-4
+    config.optimizer.gradient_clip = 5.0
     config.eval.batch_size = 100
     return config

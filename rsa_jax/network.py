@@ -65,13 +65,14 @@ class BasicBlock(Block):
         transform: TransformFactory | None,
         survival: float,
         clips: int,
+        last_scale: float,
         **conv: Any,
     ):
         super().__init__(in_channels, width, stride, survival, clips, **conv)
         self.conv1 = SpatialConv(in_channels, width, 3, stride=stride, **conv)
         self.bn1 = BatchNorm(width, clips=clips)
         self.conv2 = transform(width) if transform else SpatialConv(width, width, 3, **conv)
-        self.bn2 = BatchNorm(width, clips=clips, scale_init=0.0)
+        self.bn2 = BatchNorm(width, clips=clips, scale_init=last_scale)
 
     def branch(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T h w D"]:
         """3x3, 3x3."""
@@ -96,6 +97,7 @@ class Bottleneck(Block):
         transform: TransformFactory | None,
         survival: float,
         clips: int,
+        last_scale: float,
         **conv: Any,
     ):
         super().__init__(in_channels, width, stride, survival, clips, **conv)
@@ -105,7 +107,7 @@ class Bottleneck(Block):
         self.transform_stride = stride if transform else 1
         self.bn2 = BatchNorm(width, clips=clips)
         self.conv3 = SpatialConv(width, width * self.expansion, 1, **conv)
-        self.bn3 = BatchNorm(width * self.expansion, clips=clips, scale_init=0.0)
+        self.bn3 = BatchNorm(width * self.expansion, clips=clips, scale_init=last_scale)
 
     def branch(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T h w D"]:
         """1x1, the middle, 1x1."""
@@ -148,6 +150,7 @@ class TSNResNet(nnx.Module):
                         transform=make_transform if index in positions else None,
                         survival=next(survival),
                         clips=config.batch_norm_clips,
+                        last_scale=0.0 if config.zero_init else 1.0,
                         **conv,
                     )
                 )
