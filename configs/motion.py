@@ -15,8 +15,6 @@ def get_config() -> ConfigDict:
     config.data.crop_scales = (1.0, 0.875)
     config.data.eval_crop = 1.0
     config.model.width = 16
-    config.model.stem_stride = 4
-    config.model.stem_pool = False
     config.model.stage_sizes = (2, 2)
     config.model.positions = ((0, 1), (1,))
     config.model.zero_init = False
