@@ -1,10 +1,15 @@
 import os
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Compilation takes most of the time here, and several runs compile the same programs.
+_CACHE = tempfile.TemporaryDirectory()
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
-import pytest
+import pytest  # noqa: E402
 
-from tests.tiny import tiny_config
+from tests.tiny import tiny_config  # noqa: E402
 
 
 @pytest.fixture(scope="session")

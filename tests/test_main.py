@@ -42,16 +42,12 @@ def assert_equal(a, b):
 
 def command(workdir, data_dir, *flags, devices=1):
     """Starts main.py on the smallest run in a process of its own."""
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(data_dir / "jax_cache"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
     several = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"} if devices > 1 else {}
     arguments = ["--config", "tests/tiny.py", "--workdir", str(workdir), *flags]
     return subprocess.Popen(
         [sys.executable, "main.py", *arguments],
         cwd=ROOT,
-        env=os.environ | {"DATA_DIR": str(data_dir), "JAX_PLATFORMS": "cpu"} | cache | several,
+        env=os.environ | {"DATA_DIR": str(data_dir), "JAX_PLATFORMS": "cpu"} | several,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -106,6 +102,12 @@ def test_evaluation_counts_every_clip_once(undisturbed, config):
     again = evaluate_checkpoint(config, undisturbed)
     np.testing.assert_allclose(again["loss"], result["loss"], rtol=1e-5)
     assert again["top1"] == result["top1"]
+
+
+def test_the_picture_of_predictions(undisturbed, tmp_path):
+    predictions.main(["--workdir", str(undisturbed), "--out", str(tmp_path / "picture.png"), "--clips", "3"])
+    width, height = Image.open(tmp_path / "picture.png").size
+    assert width > height > 100
 
 
 def test_two_steps_and_two_are_four(tmp_path, config, monkeypatch):

@@ -1,0 +1,43 @@
+"""The programs that show what a run came to."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rsa_jax.tools import predictions, summary
+from rsa_jax.training.checkpoints import write_json
+
+
+def colours(path):
+    """Whether the picture has green and red writing."""
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int).reshape(-1, 3)
+    red, green, blue = pixels.T
+    return bool(np.any(green - red > 80)), bool(np.any((red - green > 80) & (red - blue > 80)))
+
+
+@pytest.mark.parametrize(("predicted", "expected"), [((1, 0), (True, False)), ((0, 0), (True, True))])
+def test_right_predictions_are_green_and_wrong_ones_red(tmp_path, predicted, expected):
+    frames, out = np.full((2, 3, 20, 30, 3), 128, np.uint8), tmp_path / "picture.png"
+    probabilities = np.eye(2)[list(predicted)]
+    predictions.draw_predictions(frames, np.array([1, 0]), probabilities, ["left", "right"], out)
+    assert colours(out) == expected
+
+
+def test_summary_of_an_evaluated_run(tmp_path, config):
+    write_json(tmp_path / "config.json", config.to_dict())
+    write_json(tmp_path / "dataset.json", {"class_names": ["a", "b"]})
+    text = summary.summarize(tmp_path)
+    assert "rsa on motion/tiny, 2 classes" in text
+    assert "top-1" not in text
+    result = {"top1": 91.25, "top5": 99.0, "num_examples": 32, "step": 8, "split": "validation"}
+    (tmp_path / "eval.json").write_text(json.dumps(result))
+    assert "validation top-1 91.2 %, top-5 99.0 % (32 clips, step 8)" in summary.summarize(tmp_path)
+
+
+@pytest.mark.parametrize("program", [predictions, summary])
+def test_a_folder_without_a_run_is_named(tmp_path, program):
+    flags = ["--workdir", str(tmp_path)] + (["--out", "x.png"] if program is predictions else [])
+    with pytest.raises(SystemExit, match="holds no run"):
+        program.main(flags)
