@@ -113,6 +113,7 @@ def get_config() -> ConfigDict:
     config.optimizer = optimizer_config()
 
     config.eval = ConfigDict()
+    # Clips per batch; rounded up to a multiple of the devices.
     config.eval.batch_size = 64
     # Epochs between evaluations; the last epoch always ends with one.
     config.eval.every_epochs = 1

@@ -63,7 +63,7 @@ class BatchNorm(nnx.Module):
     def __init__(self, channels: int, *, clips: int = 0, scale_init: float = 1.0):
         self.clips = clips
         self.use_running_average = False
-        self.scale = nnx.Param(jnp.full(channels, scale_init))
+        self.scale = nnx.Param(jnp.full(channels, scale_init, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(channels))
         self.mean = nnx.BatchStat(jnp.zeros(channels))
         self.var = nnx.BatchStat(jnp.ones(channels))

@@ -217,6 +217,8 @@ def _check(config: ConfigDict) -> None:
         raise ValueError(f"model.transform: expected 'rsa' or 'conv2d', got {config.transform!r}")
     if config.dtype not in ("float32", "float64", "bfloat16"):
         raise ValueError(f"model.dtype: expected 'float32', 'bfloat16' or 'float64', got {config.dtype!r}")
+    if config.dtype == "float64" and not jax.config.read("jax_enable_x64"):
+        raise ValueError("model.dtype: 'float64' needs JAX_ENABLE_X64=1 in the environment")
     if config.num_classes is None or config.num_classes < 1:
         raise ValueError(f"model.num_classes: expected the number of classes, got {config.num_classes}")
     if config.transform != "conv2d":

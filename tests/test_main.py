@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -100,6 +101,7 @@ def test_evaluation_counts_every_clip_once(undisturbed, config):
         np.testing.assert_allclose(result[name], records[-1][f"validation_{name}"], rtol=1e-5)
     config.eval.batch_size = 7  # another padding, the same result
     again = evaluate_checkpoint(config, undisturbed)
+    assert again["num_frames"] == 4
     np.testing.assert_allclose(again["loss"], result["loss"], rtol=1e-5)
     assert again["top1"] == result["top1"]
 
@@ -172,17 +174,43 @@ def test_a_field_that_does_not_exist_is_refused(data_dir, tmp_path):
 
 
 def test_nothing_is_saved_after_a_loss_that_is_not_finite(tmp_path, config):
-    config.optimizer.learning_rate, config.optimizer.gradient_clip = 1e30, 1e30
-    with pytest.raises(RuntimeError, match="not finite at steps"):
+    """The first step's loss is finite, its parameters are not."""
+    config.optimizer.learning_rate, config.optimizer.gradient_clip = 1e38, 1e30
+    config.checkpoint.every_steps = 1
+    with pytest.raises(RuntimeError, match=r"not finite at steps \[1\]"):
         train(config, tmp_path)
     checkpoints = Checkpoints(tmp_path, config.checkpoint)
     assert checkpoints.steps() == []
     checkpoints.close()
 
 
+def test_two_processes_train_together_and_stop_together(tmp_path, data_dir, undisturbed, config):
+    """As on two hosts that share a disk; the signal reaches one of them."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    flags = ["--config.epochs=1000", "--multihost", f"--coordinator={address}", "--num_processes=2"]
+    first, second = (command(tmp_path, data_dir, *flags, f"--process_id={i}") for i in range(2))
+    try:
+        wait_for(lambda: 3 in lines(tmp_path), first)
+        second.send_signal(signal.SIGTERM)
+        assert "Stopped by a signal" in finish(first)
+        finish(second)
+    finally:
+        first.kill()
+        second.kill()
+    # The same clips, parameters and random numbers; only the learning rates of the two runs part later.
+    np.testing.assert_allclose(lines(tmp_path)[1]["loss"], lines(undisturbed)[1]["loss"], rtol=1e-5)
+    checkpoints = Checkpoints(tmp_path, config.checkpoint)
+    assert checkpoints.latest() >= 3
+    checkpoints.close()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"model.batch_norm_clips": 5}, "batch_norm_clips: a batch of 16 clips is no multiple of 5"),
+        ({"eval.every_epochs": 0}, "eval.every_epochs: expected at least 1, got 0"),
         ({"batch_size": 65}, "fewer than config.batch_size = 65"),
         ({"optimizer.accumulation": 3}, "batch_size: expected a multiple of 3"),
         ({"model.num_classes": 9}, "has 10 classes, got 9"),

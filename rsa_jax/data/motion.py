@@ -1,10 +1,10 @@
 """The `motion` data set: clips drawn by a seeded program, whose class is how things move.
 
 A clip shows two things on a background. Five quantities describe a frame: column and row of the point midway
-between the things, their size, their angle and their distance. Each class moves one of them, forward or
-backward in time, and freezes the other four. A frozen quantity is drawn like a moving one at a random frame,
-so a single frame has the same distribution in every class, and the two classes of a pair hold the same frames
-in reversed order.
+between the things, their size, their distance, and the angle by which they and the line between them are
+turned. Each class moves one of these, forward or backward in time, and freezes the other four. A frozen quantity
+is drawn like a moving one at a random frame, so a single frame has the same distribution in every class, and the
+two classes of a pair hold the same frames in reversed order.
 """
 
 import dataclasses
@@ -157,7 +157,8 @@ def draw(seed: tuple[int, ...], label: int, num_frames: int, size: tuple[int, in
     axis = rng.uniform(0, 2 * np.pi)
     for side in (-0.5, 0.5):
         offset = side * np.exp(log_distance)
-        places = np.stack([column + offset * np.cos(axis), row + offset * np.sin(axis)])
+        # The pair turns as a whole, as its things do.
+        places = np.stack([column + offset * np.cos(axis + angle), row - offset * np.sin(axis + angle)])
         frames = _draw_thing(rng, frames, places, log_size, angle + rng.uniform(0, 2 * np.pi), bright)
     return np.clip(frames * 255 + 0.5, 0, 255).astype(np.uint8)
 

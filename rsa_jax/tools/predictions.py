@@ -46,12 +46,13 @@ def draw_predictions(
         for axis, frame in zip(row, clip, strict=True):
             axis.imshow(frame)
             axis.set_axis_off()
-        row[0].set_title(
+        title = row[0].set_title(
             f"{class_names[true]}   predicted: {class_names[predicted]} ({probability[predicted]:.0%})",
             loc="left",
             fontsize=8,
             color="tab:green" if predicted == true else "tab:red",
         )
+        title.set_in_layout(False)  # it may be wider than its frame
     figure.savefig(out, dpi=150)
     plt.close(figure)
 

@@ -1,6 +1,7 @@
 """Checkpoints of a run, and what a workdir says of the run it belongs to."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def _top1(metrics: dict[str, float]) -> float:
 
 
 def claim_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
-    """Writes config.json and dataset.json into a new workdir, or checks that it is of the same run.
+    """Writes config.json and dataset.json into a new workdir, or checks that it is of the same run and data.
 
     Args:
         workdir: of the run.
@@ -113,6 +114,7 @@ def claim_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) ->
     """
     if (workdir / "config.json").exists():
         check_same(read_config(workdir), config, workdir)
+        check_dataset(workdir, dataset, ("class_names", "directional", "num_examples"))
     elif jax.process_index() == 0:
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / "dataset.json", dataset)
@@ -138,6 +140,19 @@ def check_same(saved: ConfigDict, config: ConfigDict, workdir: Path, section: st
             f"{workdir} belongs to another configuration:\n" + "\n".join(differing) + "\n"
             "Take another --workdir, or the configuration of this one."
         )
+
+
+def check_dataset(workdir: Path, dataset: dict[str, Any], fields: Sequence[str]) -> None:
+    """Compares what the workdir knows of its data set with the one at hand.
+
+    Raises:
+        WorkdirError: they differ in one of these fields.
+    """
+    saved = read_dataset(workdir)
+    for field in fields:
+        here = json.loads(json.dumps(dataset[field]))
+        if saved[field] != here:
+            raise WorkdirError(f"{workdir} belongs to other data: {field} was {saved[field]}, now it is {here}")
 
 
 def read_config(workdir: Path) -> ConfigDict:

@@ -27,11 +27,12 @@ def train(config: ConfigDict, workdir: Path) -> None:
         NonFiniteLossError: a loss is infinite or not a number. Nothing is saved after it.
     """
     run = make_run(config)
+    run.check()
     claim_workdir(workdir, run.config, dataclasses.asdict(run.info))
     checkpoints = Checkpoints(workdir, run.config.checkpoint)
     try:
         state = _restore_or_init(run, checkpoints)
-        if int(state.step) == run.num_steps:
+        if int(state.step) >= run.num_steps:
             logging.info("All %d steps are done.", run.num_steps)
             return
         _train_steps(run, state, checkpoints, workdir)
@@ -56,6 +57,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "views": 1,
         "dataset": run.info.name,
         "split": run.config.data.eval_split,
+        "num_frames": run.config.data.num_frames,
     }
     if jax.process_index() == 0:
         write_json(workdir / "eval.json", result)
@@ -69,30 +71,32 @@ def _train_steps(run: Run, state: TrainState, checkpoints: Checkpoints, workdir:
     log = RunLog(workdir, first_step=step, num_steps=run.num_steps, every_steps=config.log.every_steps)
     pending = PendingMetrics(config.batch_size)
     batches = run.batches(step)
-    with StopSignal() as stop:
-        while step < run.num_steps:
-            with pending.waiting():
-                batch = to_devices(run.mesh, next(batches))
-            state, metrics = run.train_step(state, batch)
-            step += 1
-            pending.add(step, metrics)
-            stopping = stop.requested(step)
-            if step % config.log.every_steps == 0 or step == run.num_steps:
-                log.write(step, pending.collect())
-            log.progress(step)
-            if _evaluates(run, step):
-                pending.check()
-                validation = run.evaluate(state)
-                log.write(step, {f"validation_{name}": value for name, value in validation.items()})
-                checkpoints.save(state, validation)
-                pending.restart()
-            elif step % config.checkpoint.every_steps == 0 or stopping:
-                pending.check()
-                checkpoints.save(state)
-            if stopping:
-                logging.info("Stopped by a signal after step %d, which is saved.", step)
-                break
-    log.close()
+    try:
+        with StopSignal() as stop:
+            while step < run.num_steps:
+                with pending.waiting():
+                    batch = to_devices(run.mesh, next(batches))
+                state, metrics = run.train_step(state, batch)
+                step += 1
+                pending.add(step, metrics)
+                stopping = stop.requested(step)
+                if step % config.log.every_steps == 0 or step == run.num_steps:
+                    log.write(step, pending.collect())
+                log.progress(step)
+                if _evaluates(run, step):
+                    pending.check()
+                    validation = run.evaluate(state)
+                    log.write(step, {f"validation_{name}": value for name, value in validation.items()})
+                    checkpoints.save(state, validation)
+                    pending.restart()
+                elif step % config.checkpoint.every_steps == 0 or stopping:
+                    pending.check()
+                    checkpoints.save(state)
+                if stopping:
+                    logging.info("Stopped by a signal after step %d, which is saved.", step)
+                    break
+    finally:
+        log.close()
 
 
 def _restore_or_init(run: Run, checkpoints: Checkpoints) -> TrainState:
@@ -116,11 +120,13 @@ class StopSignal:
 
     def __enter__(self) -> "StopSignal":
         self._received = False
-        self._before = signal.signal(signal.SIGTERM, self._receive)
+        if jax.process_count() == 1:  # with several, JAX has a handler of its own
+            self._before = signal.signal(signal.SIGTERM, self._receive)
         return self
 
     def __exit__(self, *error: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        if jax.process_count() == 1:
+            signal.signal(signal.SIGTERM, self._before)
 
     def requested(self, step: int) -> bool:
         """Whether to stop after this step. All hosts agree on the step, whichever of them got the signal."""

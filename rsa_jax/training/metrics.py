@@ -18,7 +18,7 @@ from rsa_jax.training.step import Metrics
 
 
 class NonFiniteLossError(RuntimeError):
-    """A loss is infinite or not a number."""
+    """A loss, or the parameters after the step, are infinite or not numbers."""
 
 
 def setup_logging() -> None:
@@ -60,7 +60,9 @@ class RunLog:
         )
         if self._main and self._jsonl.exists():
             lines = [line for line in self._jsonl.read_text().splitlines() if _step(line) <= first_step]
-            self._jsonl.write_text("".join(line + "\n" for line in lines))
+            partial = self._jsonl.with_suffix(".partial")
+            partial.write_text("".join(line + "\n" for line in lines))
+            partial.replace(self._jsonl)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """One step's metrics, by name."""
@@ -113,12 +115,12 @@ class PendingMetrics:
         """Waits for the steps.
 
         Raises:
-            NonFiniteLossError: naming the steps whose loss is infinite or not a number.
+            NonFiniteLossError: naming the steps whose loss, or parameters afterwards, are infinite or no numbers.
         """
-        losses = jax.device_get([metrics["loss"] for _, metrics in self._steps])
-        bad = [step for (step, _), loss in zip(self._steps, losses, strict=True) if not np.isfinite(loss)]
+        values = jax.device_get([(metrics["loss"], metrics["parameter_norm"]) for _, metrics in self._steps])
+        bad = [step for (step, _), pair in zip(self._steps, values, strict=True) if not np.all(np.isfinite(pair))]
         if bad:
-            raise NonFiniteLossError(f"the loss is not finite at steps {bad}; nothing was saved after them")
+            raise NonFiniteLossError(f"loss or parameters are not finite at steps {bad}; nothing was saved since")
 
     def collect(self) -> dict[str, float]:
         """Means of loss and accuracy since the last call, the other metrics of the last step, and speed."""

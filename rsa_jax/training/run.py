@@ -7,11 +7,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from absl import logging
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from rsa_jax.data import pipeline
-from rsa_jax.training.checkpoints import Checkpoints, check_same, read_config
+from rsa_jax.training.checkpoints import Checkpoints, check_dataset, check_same, read_config
 from rsa_jax.training.evaluation import Counts, evaluate, make_eval_step
 from rsa_jax.training.optimizer import make_optimizer, make_schedule
 from rsa_jax.training.state import (
@@ -64,6 +65,24 @@ class Run:
             jax.eval_shape(self.init),
         )
 
+    def check(self) -> None:
+        """Traces a training step, so that what does not fit is said before anything is written.
+
+        Raises:
+            ValueError: a field of the configuration is wrong.
+        """
+        batch, data = self.config.batch_size, self.config.data
+        frames = jax.ShapeDtypeStruct((batch, data.num_frames, *self.info.frame_size, 3), np.uint8)
+        number = jax.ShapeDtypeStruct((batch,), np.int32)
+        mask = jax.ShapeDtypeStruct((batch,), np.float32)
+        abstract = {"frames": frames, "label": number, "index": number, "epoch": number, "mask": mask}
+        parts = self.config.optimizer.accumulation * jax.device_count()
+        if batch % parts:
+            raise ValueError(
+                f"batch_size: expected a multiple of {parts} (devices x optimizer.accumulation), got {batch}"
+            )
+        jax.eval_shape(self.train_step, self.abstract_state(), abstract)
+
     def batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
         """Training batches from a step to the end of the run."""
         return pipeline.train_batches(
@@ -81,7 +100,7 @@ class Run:
         return pipeline.eval_batches(
             self.config.data,
             split=self.config.data.eval_split,
-            batch_size=self.config.eval.batch_size,
+            batch_size=-(-self.config.eval.batch_size // jax.device_count()) * jax.device_count(),
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
@@ -100,7 +119,7 @@ def make_run(config: ConfigDict) -> Run:
     """
     info = load_info(config.data)
     config = with_classes(config, info)
-    _check_batches(config)
+    _check_counts(config)
     steps_per_epoch = pipeline.steps_per_epoch(info, config.data.train_split, config.batch_size)
     schedule = make_schedule(config.optimizer, epochs=config.epochs, steps_per_epoch=steps_per_epoch)
     optimizer = make_optimizer(config.optimizer, schedule)
@@ -132,10 +151,14 @@ def restore_run(config: ConfigDict, workdir: Path, checkpoint: str) -> tuple[Run
     Raises:
         WorkdirError: the workdir holds no such checkpoint, or its network is another one.
     """
-    saved = read_config(workdir)
-    check_same(saved, with_classes(config, load_info(config.data)), workdir, section="model.")
+    saved, info = read_config(workdir), load_info(config.data)
+    check_same(saved, with_classes(config, info), workdir, section="model.")
+    check_dataset(workdir, dataclasses.asdict(info), ("class_names",))
+    if config.data.num_frames != saved.data.num_frames:
+        logging.warning("Trained on %d frames, evaluated on %d.", saved.data.num_frames, config.data.num_frames)
+    # What belongs to training alone is that of the workdir: the state's structure depends on it.
     config = config.copy_and_resolve_references()
-    config.optimizer = saved.optimizer  # the state's structure depends on it
+    config.update(optimizer=saved.optimizer, epochs=saved.epochs, batch_size=saved.batch_size)
     run = make_run(config)
     checkpoints = Checkpoints(workdir, saved.checkpoint)
     try:
@@ -167,13 +190,10 @@ def load_info(data: ConfigDict) -> pipeline.DatasetInfo:
     return pipeline.load_info(data)
 
 
-def _check_batches(config: ConfigDict) -> None:
-    parts = config.optimizer.accumulation * jax.device_count()
-    if config.batch_size % parts:
-        raise ValueError(
-            f"batch_size: expected a multiple of {parts} (devices x optimizer.accumulation), got {config.batch_size}"
-        )
-    if config.eval.batch_size % jax.device_count():
-        raise ValueError(
-            f"eval.batch_size: expected a multiple of the {jax.device_count()} devices, got {config.eval.batch_size}"
-        )
+def _check_counts(config: ConfigDict) -> None:
+    counts = "batch_size epochs optimizer.accumulation data.num_frames data.image_size eval.batch_size"
+    intervals = "eval.every_epochs log.every_steps checkpoint.every_steps"
+    for name in f"{counts} {intervals}".split():
+        value = functools.reduce(getattr, name.split("."), config)
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")

@@ -12,6 +12,9 @@ from ml_collections import ConfigDict
 from rsa_jax.data.augment import augment, center_crop, example_keys
 from rsa_jax.training.state import ModelDefinition, PyTree, TrainState, merge_model
 
+# Keeps the keys of steps apart from those that augmentation folds from the same seed.
+_STEP = 0x57E9
+
 Batch = dict[str, jax.Array]
 Metrics = dict[str, Float[Array, ""]]
 
@@ -128,4 +131,4 @@ def make_predict(model: ModelDefinition, config: ConfigDict) -> Callable[[PyTree
 
 def step_key(seed: int, step: Int[Array, ""]) -> Key[Array, ""]:
     """Random numbers of dropout and stochastic depth in a step."""
-    return jax.random.fold_in(jax.random.key(seed), step)
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _STEP), step)

@@ -16,6 +16,8 @@ from rsa_jax.training.checkpoints import (
 )
 from rsa_jax.training.state import TrainState
 
+DATASET = {"class_names": ("a", "b"), "directional": (), "num_examples": {"train": 5}}
+
 
 def state(step):
     params = {"stages": {0: {1: {"kernel": jnp.full((2, 3), step + 0.5)}}}}
@@ -60,29 +62,32 @@ def test_checkpoints_that_are_not_there(checkpoints):
 
 def test_a_workdir_keeps_its_configuration_and_data_set(tmp_path):
     config = common.get_config()
-    claim_workdir(tmp_path, config, {"class_names": ("a", "b")})
+    claim_workdir(tmp_path, config, DATASET)
     check_same(read_config(tmp_path), config, tmp_path)
     assert read_dataset(tmp_path)["class_names"] == ["a", "b"]
-    claim_workdir(tmp_path, config, {})
-    assert read_dataset(tmp_path)["class_names"] == ["a", "b"]
+    claim_workdir(tmp_path, config, DATASET)
+    with pytest.raises(WorkdirError, match="belongs to other data: class_names was"):
+        claim_workdir(tmp_path, config, DATASET | {"class_names": ("b", "a")})
+    with pytest.raises(WorkdirError, match="num_examples was"):
+        claim_workdir(tmp_path, config, DATASET | {"num_examples": {"train": 6}})
 
 
 def test_a_workdir_of_another_configuration_is_refused(tmp_path):
     config = common.get_config()
-    claim_workdir(tmp_path, config, {})
+    claim_workdir(tmp_path, config, DATASET)
     config.batch_size, config.model.rsa.latent_dim = 32, 4
     with pytest.raises(WorkdirError) as error:
-        claim_workdir(tmp_path, config, {})
+        claim_workdir(tmp_path, config, DATASET)
     assert "batch_size: 64 there, 32 here" in str(error.value)
     assert "model.rsa.latent_dim: None there, 4 here" in str(error.value)
 
 
 def test_what_does_not_change_results_may_change(tmp_path):
     config = common.get_config()
-    claim_workdir(tmp_path, config, {})
+    claim_workdir(tmp_path, config, DATASET)
     config.eval.batch_size, config.log.every_steps, config.data.data_dir = 1, 2, "/elsewhere"
     config.model.rsa.form, config.model.remat = "conv", True
-    claim_workdir(tmp_path, config, {})
+    claim_workdir(tmp_path, config, DATASET)
 
 
 def test_a_folder_without_a_run(tmp_path):

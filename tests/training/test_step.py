@@ -56,6 +56,16 @@ def test_a_step_draws_the_same_random_numbers_each_time_and_others_by_seed(step_
     assert float(first["loss"]) == float(again["loss"]) != float(one_step(step_config)[1]["loss"])
 
 
+def test_a_step_is_compiled_once(step_config):
+    """Types of the new state are those of the old one, weakly typed ones included."""
+    optimizer = make_optimizer(step_config.optimizer, lambda step: 0.1)
+    state = jax.eval_shape(lambda: create_state(step_config, optimizer))
+    step = make_train_step(define_model(step_config.model), optimizer, lambda step: 0.1, step_config, directional=())
+    after, _ = jax.eval_shape(step, state, batch())
+    for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
+        assert (old.shape, old.dtype, old.weak_type) == (new.shape, new.dtype, new.weak_type)
+
+
 def test_cross_entropy_with_label_smoothing():
     logits, label = jnp.array([[1.0, 2.0, 0.5]]), jnp.array([1])
     log_p = np.log(np.exp(logits) / np.sum(np.exp(logits)))
@@ -66,8 +76,9 @@ def test_cross_entropy_with_label_smoothing():
 def test_a_loss_that_is_not_finite_names_its_steps():
     pending = PendingMetrics(batch_size=8)
     for step, loss in ((7, 1.0), (8, np.nan), (9, np.inf)):
-        pending.add(step, {"loss": jnp.asarray(loss)})
-    with pytest.raises(NonFiniteLossError, match=r"steps \[8, 9\]"):
+        pending.add(step, {"loss": jnp.asarray(loss), "parameter_norm": jnp.asarray(1.0)})
+    pending.add(10, {"loss": jnp.asarray(1.0), "parameter_norm": jnp.asarray(np.inf)})
+    with pytest.raises(NonFiniteLossError, match=r"steps \[8, 9, 10\]"):
         pending.check()
 
 
