@@ -12,7 +12,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
+from rsa_jax.tools import predictions
 from rsa_jax.training import loop
 from rsa_jax.training.checkpoints import Checkpoints, WorkdirError
 from rsa_jax.training.loop import evaluate_checkpoint, train
