@@ -9,7 +9,7 @@ def get_config() -> ConfigDict:
     """A small network with RSA in its last stages, on clips of 8 frames of 32 x 32 pixels."""
     config = common.get_config()
     config.batch_size = 16
-    config.epochs = 6
+    config.epochs = 8
     config.data.name = "motion"
     config.data.image_size = 32
     config.data.crop_scales = (1.0, 0.875)
