@@ -38,21 +38,20 @@ def draw_predictions(
     """
     rows, columns = frames.shape[:2]
     aspect = frames.shape[2] / frames.shape[3]
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.1 * columns, rows * (1.1 * aspect + 0.28) + 0.1), squeeze=False, layout="constrained"
-    )
+    figure, axes = plt.subplots(rows, columns, figsize=(1.1 * columns, rows * (1.1 * aspect + 0.25)), squeeze=False)
+    # Not a layout engine: a title wider than its frame would push the next one away.
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.005, top=1 - 0.2 / rows, wspace=0.05, hspace=0.25)
     for row, clip, true, probability in zip(axes, frames, label, probabilities, strict=True):
         predicted = int(np.argmax(probability))
         for axis, frame in zip(row, clip, strict=True):
             axis.imshow(frame)
             axis.set_axis_off()
-        title = row[0].set_title(
+        row[0].set_title(
             f"{class_names[true]}   predicted: {class_names[predicted]} ({probability[predicted]:.0%})",
             loc="left",
             fontsize=8,
             color="tab:green" if predicted == true else "tab:red",
         )
-        title.set_in_layout(False)  # it may be wider than its frame
     figure.savefig(out, dpi=150)
     plt.close(figure)
 
