@@ -7,8 +7,9 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from rsa_jax.data.builder import PreparationError
+from rsa_jax.logs import setup_logging
 from rsa_jax.training.loop import evaluate_checkpoint, train
-from rsa_jax.training.metrics import NonFiniteLossError, setup_logging
+from rsa_jax.training.metrics import NonFiniteLossError
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/; --config.x=y changes a field.", lock_config=True

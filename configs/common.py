@@ -108,6 +108,9 @@ def get_config() -> ConfigDict:
     config.batch_size = 64
     config.epochs = 50
     config.label_smoothing = 0.0
+    # File of initial weights: a ResNet of torchvision, a network of the published code, or what
+    # rsa_jax.tools.convert wrote (.pth, .pth.tar, .safetensors, .npz). None: random ones.
+    config.init_from = placeholder(str)
     config.model = model_config()
     config.data = data_config()
     config.optimizer = optimizer_config()

@@ -45,6 +45,11 @@ class SpatialConv(nnx.Module):
         )
         return y.reshape(*x.shape[:2], *y.shape[1:])
 
+    def multiply_adds(self, shape: tuple[int, ...]) -> int:
+        """Of a map of that shape, `B T H W C`."""
+        batch, frames, height, width, _ = shape
+        return batch * frames * -(-height // self.stride) * -(-width // self.stride) * self.kernel.size
+
 
 class BatchNorm(nnx.Module):
     """Batch normalisation with PyTorch's running variance (unbiased), over all clips or over groups of them.
@@ -63,7 +68,7 @@ class BatchNorm(nnx.Module):
     def __init__(self, channels: int, *, clips: int = 0, scale_init: float = 1.0):
         self.clips = clips
         self.use_running_average = False
-        self.scale = nnx.Param(jnp.full(channels, scale_init, jnp.float32))
+        self.scale = nnx.Param(jnp.full(channels, scale_init, float))
         self.bias = nnx.Param(jnp.zeros(channels))
         self.mean = nnx.BatchStat(jnp.zeros(channels))
         self.var = nnx.BatchStat(jnp.ones(channels))

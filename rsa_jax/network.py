@@ -14,109 +14,64 @@ from rsa_jax.layers import BatchNorm, SpatialConv, StochasticDepth, average_pool
 from rsa_jax.transforms import RSA
 
 STAGE_SIZES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+# Channels that leave a bottleneck, in proportion to its width.
+EXPANSION = 4
 
 # Makes the layer between a block's input and output of that many channels, of stride 1.
 TransformFactory = Callable[[int], nnx.Module]
 
 
 class Block(nnx.Module):
-    """What the two residual blocks share: relu(shortcut + branch)."""
+    """A residual block: relu(shortcut + branch).
 
-    expansion: int
+    The branch is 1x3x3, 1x3x3, or as a bottleneck 1x1x1, 1x3x3, 1x1x1 of `EXPANSION` times the width. A transform
+    replaces its second convolution. It has no stride of its own: where that convolution has one, the transform's
+    output is averaged over the stride.
+    """
 
-    def __init__(self, in_channels: int, width: int, stride: int, survival: float, clips: int, **conv: Any):
-        channels = width * self.expansion
-        self.downsample = (
-            nnx.List(
-                [
-                    SpatialConv(in_channels, channels, 1, stride=stride, **conv),
-                    BatchNorm(channels, clips=clips),
-                ]
-            )
-            if stride > 1 or in_channels != channels
-            else None
-        )
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        *,
+        bottleneck: bool,
+        stride: int,
+        transform: TransformFactory | None,
+        survival: float,
+        clips: int,
+        last_scale: float,
+        **conv: Any,
+    ):
+        channels = width * EXPANSION if bottleneck else width
+        size1, stride1, stride2 = (1, 1, stride) if bottleneck else (3, stride, 1)
+        self.conv1 = SpatialConv(in_channels, width, size1, stride=stride1, **conv)
+        self.bn1 = BatchNorm(width, clips=clips)
+        self.conv2 = transform(width) if transform else SpatialConv(width, width, 3, stride=stride2, **conv)
+        self.transform_stride = stride2 if transform else 1
+        self.bn2 = BatchNorm(width, clips=clips, scale_init=1.0 if bottleneck else last_scale)
+        self.conv3 = SpatialConv(width, channels, 1, **conv) if bottleneck else None
+        self.bn3 = BatchNorm(channels, clips=clips, scale_init=last_scale) if bottleneck else None
+        self.downsample: nnx.List[nnx.Module] = nnx.List([])  # empty where the input is the shortcut as it is
+        if stride > 1 or in_channels != channels:
+            self.downsample.append(SpatialConv(in_channels, channels, 1, stride=stride, **conv))
+            self.downsample.append(BatchNorm(channels, clips=clips))
         self.stochastic_depth = StochasticDepth(survival)
 
     def branch(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T h w D"]:
         """The residual branch."""
-        raise NotImplementedError
-
-    def __call__(self, x: Float[Array, "B T H W C"], rngs: nnx.Rngs | None) -> Float[Array, "B T h w D"]:
-        """The block's output."""
-        shortcut = x
-        if self.downsample is not None:
-            for layer in self.downsample:
-                shortcut = layer(shortcut)
-        return nnx.relu(shortcut + self.stochastic_depth(self.branch(x), rngs))
-
-
-class BasicBlock(Block):
-    """Two 1x3x3 convolutions; a transform replaces the second, which has no stride."""
-
-    expansion = 1
-
-    def __init__(
-        self,
-        in_channels: int,
-        width: int,
-        *,
-        stride: int,
-        transform: TransformFactory | None,
-        survival: float,
-        clips: int,
-        last_scale: float,
-        **conv: Any,
-    ):
-        super().__init__(in_channels, width, stride, survival, clips, **conv)
-        self.conv1 = SpatialConv(in_channels, width, 3, stride=stride, **conv)
-        self.bn1 = BatchNorm(width, clips=clips)
-        self.conv2 = transform(width) if transform else SpatialConv(width, width, 3, **conv)
-        self.bn2 = BatchNorm(width, clips=clips, scale_init=last_scale)
-
-    def branch(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T h w D"]:
-        """3x3, 3x3."""
-        x = nnx.relu(self.bn1(self.conv1(x)))
-        return self.bn2(self.conv2(x))
-
-
-class Bottleneck(Block):
-    """1x1, 1x3x3 with the stride, 1x1; a transform replaces the middle one.
-
-    A transform has no stride of its own: where the block has one, its output is averaged over the stride.
-    """
-
-    expansion = 4
-
-    def __init__(
-        self,
-        in_channels: int,
-        width: int,
-        *,
-        stride: int,
-        transform: TransformFactory | None,
-        survival: float,
-        clips: int,
-        last_scale: float,
-        **conv: Any,
-    ):
-        super().__init__(in_channels, width, stride, survival, clips, **conv)
-        self.conv1 = SpatialConv(in_channels, width, 1, **conv)
-        self.bn1 = BatchNorm(width, clips=clips)
-        self.conv2 = transform(width) if transform else SpatialConv(width, width, 3, stride=stride, **conv)
-        self.transform_stride = stride if transform else 1
-        self.bn2 = BatchNorm(width, clips=clips)
-        self.conv3 = SpatialConv(width, width * self.expansion, 1, **conv)
-        self.bn3 = BatchNorm(width * self.expansion, clips=clips, scale_init=last_scale)
-
-    def branch(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T h w D"]:
-        """1x1, the middle, 1x1."""
         x = nnx.relu(self.bn1(self.conv1(x)))
         x = self.conv2(x)
         if self.transform_stride > 1:
             x = average_pool(x, self.transform_stride)
-        x = nnx.relu(self.bn2(x))
-        return self.bn3(self.conv3(x))
+        x = self.bn2(x)
+        return self.bn3(self.conv3(nnx.relu(x))) if self.conv3 and self.bn3 else x
+
+    def __call__(self, x: Float[Array, "B T H W C"], rngs: nnx.Rngs | None) -> Float[Array, "B T h w D"]:
+        """The block's output."""
+        shortcut = x
+        for layer in self.downsample:
+            shortcut = layer(shortcut)
+        return nnx.relu(shortcut + self.stochastic_depth(self.branch(x), rngs))
 
 
 class TSNResNet(nnx.Module):
@@ -130,7 +85,7 @@ class TSNResNet(nnx.Module):
     def __init__(self, config: ConfigDict, *, rngs: nnx.Rngs):
         conv = {"dtype": jnp.dtype(config.dtype), "rngs": rngs}
         sizes = tuple(config.stage_sizes) or STAGE_SIZES[config.depth]
-        block_type = BasicBlock if config.depth < 50 else Bottleneck
+        bottleneck = config.depth >= 50
         self.remat, self.pool = config.remat, config.stem_pool
         self.conv1 = SpatialConv(3, config.width, config.stem_kernel, stride=config.stem_stride, **conv)
         self.bn1 = BatchNorm(config.width, clips=config.batch_norm_clips)
@@ -143,9 +98,10 @@ class TSNResNet(nnx.Module):
             width, blocks = config.width * 2**stage, []
             for index in range(size):
                 blocks.append(
-                    block_type(
+                    Block(
                         in_channels,
                         width,
+                        bottleneck=bottleneck,
                         stride=2 if index == 0 and stage > 0 else 1,
                         transform=make_transform if index in positions else None,
                         survival=next(survival),
@@ -154,11 +110,13 @@ class TSNResNet(nnx.Module):
                         **conv,
                     )
                 )
-                in_channels = width * block_type.expansion
+                in_channels = width * EXPANSION if bottleneck else width
             stages.append(nnx.List(blocks))
         self.stages = nnx.List(stages)
         self.dropout = nnx.Dropout(config.dropout)
-        self.fc = nnx.Linear(in_channels, config.num_classes, kernel_init=initializers.normal(0.01), rngs=rngs)
+        self.fc = nnx.Linear(
+            in_channels, config.num_classes, kernel_init=initializers.normal(0.01), param_dtype=float, rngs=rngs
+        )
 
     def __call__(self, clips: Float[Array, "B T H W 3"], rngs: nnx.Rngs | None = None) -> Float[Array, "B classes"]:
         """Logits of normalised clips. Training with dropout or stochastic depth needs `rngs`."""

@@ -101,8 +101,8 @@ def _top1(metrics: dict[str, float]) -> float:
     return metrics["top1"]
 
 
-def claim_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
-    """Writes config.json and dataset.json into a new workdir, or checks that it is of the same run and data.
+def check_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
+    """Checks that a workdir is new, or of the same run and data.
 
     Args:
         workdir: of the run.
@@ -115,7 +115,11 @@ def claim_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) ->
     if (workdir / "config.json").exists():
         check_same(read_config(workdir), config, workdir)
         check_dataset(workdir, dataset, ("class_names", "directional", "num_examples"))
-    elif jax.process_index() == 0:
+
+
+def claim_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
+    """Writes config.json and dataset.json into a new workdir; `check_workdir` says what they hold."""
+    if jax.process_index() == 0 and not (workdir / "config.json").exists():
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / "dataset.json", dataset)
         write_json(workdir / "config.json", config.to_dict())
@@ -143,7 +147,7 @@ def check_same(saved: ConfigDict, config: ConfigDict, workdir: Path, section: st
 
 
 def check_dataset(workdir: Path, dataset: dict[str, Any], fields: Sequence[str]) -> None:
-    """Compares what the workdir knows of its data set with the one at hand.
+    """Compares what the workdir knows of its data set with the one at hand. What it does not know is None.
 
     Raises:
         WorkdirError: they differ in one of these fields.
@@ -151,7 +155,7 @@ def check_dataset(workdir: Path, dataset: dict[str, Any], fields: Sequence[str])
     saved = read_dataset(workdir)
     for field in fields:
         here = json.loads(json.dumps(dataset[field]))
-        if saved[field] != here:
+        if saved[field] is not None and saved[field] != here:
             raise WorkdirError(f"{workdir} belongs to other data: {field} was {saved[field]}, now it is {here}")
 
 

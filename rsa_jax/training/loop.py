@@ -11,7 +11,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from rsa_jax.training.checkpoints import Checkpoints, claim_workdir, write_json
+from rsa_jax.training.checkpoints import Checkpoints, check_workdir, claim_workdir, write_json
 from rsa_jax.training.metrics import PendingMetrics, RunLog, log_parameters
 from rsa_jax.training.run import Run, make_run, restore_run
 from rsa_jax.training.state import TrainState, to_devices
@@ -28,10 +28,12 @@ def train(config: ConfigDict, workdir: Path) -> None:
     """
     run = make_run(config)
     run.check()
-    claim_workdir(workdir, run.config, dataclasses.asdict(run.info))
+    dataset = dataclasses.asdict(run.info)
+    check_workdir(workdir, run.config, dataset)
     checkpoints = Checkpoints(workdir, run.config.checkpoint)
     try:
         state = _restore_or_init(run, checkpoints)
+        claim_workdir(workdir, run.config, dataset)  # not before: what fails until here leaves it free
         if int(state.step) >= run.num_steps:
             logging.info("All %d steps are done.", run.num_steps)
             return
@@ -102,7 +104,7 @@ def _train_steps(run: Run, state: TrainState, checkpoints: Checkpoints, workdir:
 def _restore_or_init(run: Run, checkpoints: Checkpoints) -> TrainState:
     step = checkpoints.latest()
     if step is None:
-        state = run.init()
+        state = run.initial_state()
         log_parameters(state.params)
         return state
     logging.info("Going on from step %d of %d.", step, run.num_steps)

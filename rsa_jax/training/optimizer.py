@@ -35,10 +35,10 @@ def make_schedule(config: ConfigDict, *, epochs: int, steps_per_epoch: int) -> o
     )
 
     def at_end_of_epoch(step: ArrayLike) -> Float[Array, ""]:
-        return by_epoch(jnp.asarray(step) // steps_per_epoch + 1)
+        return by_epoch(jnp.asarray(jnp.asarray(step) // steps_per_epoch + 1, float))
 
     def at_end_of_step(step: ArrayLike) -> Float[Array, ""]:
-        return by_epoch((jnp.asarray(step) + 1) / steps_per_epoch)
+        return by_epoch((jnp.asarray(step, float) + 1) / steps_per_epoch)
 
     return at_end_of_epoch if config.schedule == "epoch" else at_end_of_step
 

@@ -14,15 +14,20 @@ from ml_collections import ConfigDict
 from rsa_jax.data import pipeline
 from rsa_jax.training.checkpoints import Checkpoints, check_dataset, check_same, read_config
 from rsa_jax.training.evaluation import Counts, evaluate, make_eval_step
+from rsa_jax.training.models import load_initial_weights
 from rsa_jax.training.optimizer import make_optimizer, make_schedule
 from rsa_jax.training.state import (
+    ModelDefinition,
     PyTree,
     TrainState,
+    abstract_state,
     create_state,
     define_model,
     make_mesh,
+    merge_model,
     replicated,
     split_batch,
+    split_model,
     to_devices,
 )
 from rsa_jax.training.step import Batch, Metrics, make_predict, make_train_step
@@ -35,6 +40,7 @@ class Run:
     Attributes:
         config: with `model.num_classes` set.
         info: of the data set.
+        model: its definition.
         mesh: of all devices.
         steps_per_epoch: of the training split.
         init: the state before the first step.
@@ -45,6 +51,7 @@ class Run:
 
     config: ConfigDict
     info: pipeline.DatasetInfo
+    model: ModelDefinition
     mesh: jax.sharding.Mesh
     steps_per_epoch: int
     init: Callable[[], TrainState]
@@ -59,11 +66,21 @@ class Run:
 
     def abstract_state(self) -> TrainState:
         """Shapes, types and shardings of the state on this run's devices."""
-        sharding = replicated(self.mesh)
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            jax.eval_shape(self.init),
-        )
+        return abstract_state(self.init, self.mesh)
+
+    def initial_state(self) -> TrainState:
+        """The state before the first step, with the weights of `config.init_from`.
+
+        Raises:
+            ValueError: `init_from` is no file of weights, or they do not fit the network.
+        """
+        state = self.init()
+        if self.config.init_from is None:
+            return state
+        model = merge_model(self.model.train, state.params, state.batch_stats)
+        load_initial_weights(model, Path(self.config.init_from).expanduser())
+        params, batch_stats = jax.device_put(split_model(model), replicated(self.mesh))
+        return state._replace(params=params, batch_stats=batch_stats)
 
     def check(self) -> None:
         """Traces a training step, so that what does not fit is said before anything is written.
@@ -131,6 +148,7 @@ def make_run(config: ConfigDict) -> Run:
     return Run(
         config,
         info,
+        model,
         mesh,
         steps_per_epoch,
         init=jax.jit(functools.partial(create_state, config, optimizer), out_shardings=whole),

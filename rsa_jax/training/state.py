@@ -1,5 +1,6 @@
 """What a run is made of: the arrays that a step changes, and the model they belong to."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -52,6 +53,13 @@ def create_state(config: ConfigDict, optimizer: optax.GradientTransformation) ->
     """The state before the first step. A function of `config` and its seed; traceable."""
     params, batch_stats = split_model(create_model(config.model, rngs=nnx.Rngs(config.seed)))
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params))
+
+
+def abstract_state(init: Callable[[], TrainState], mesh: jax.sharding.Mesh) -> TrainState:
+    """Shapes, types and shardings of the state that `init` makes, held in whole by every device."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), jax.eval_shape(init)
+    )
 
 
 def split_model(model: TSNResNet) -> tuple[PyTree, PyTree]:

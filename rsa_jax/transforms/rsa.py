@@ -1,6 +1,7 @@
 """Relational self-attention as a Flax layer."""
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jax.nn import initializers
@@ -70,6 +71,7 @@ class RSA(nnx.Module):
             channels,
             channels + width * (1 + relational_kernel),
             use_bias=False,
+            param_dtype=float,
             kernel_init=initializers.he_normal(),
             dtype=dtype,
             rngs=rngs,
@@ -85,6 +87,22 @@ class RSA(nnx.Module):
         query, key, value = self.project(x)
         y = self.form(query, key, value, self.weights(query.dtype), self.kernel_size)
         return jnp.moveaxis(y, -2, -1).reshape(x.shape)
+
+    def multiply_adds(self, shape: tuple[int, ...]) -> int:
+        """Of a map of that shape, as the paper's tables count them.
+
+        That is Eq. 12 with its factors multiplied as in the published code, the right two first, and with a product
+        of the query by P1 whether or not the kernel has one. What `rsa_factored` does is less: it multiplies from
+        the left.
+        """
+        channels = shape[-1]
+        width = channels // self.num_queries
+        positions, latent_dim = self.H2.shape
+        relational_kernel, relational_context = self.H1 is not None, self.G is not None
+        window_sums = latent_dim * (1 + relational_kernel) + width * relational_context
+        products = 2 * self.num_queries * latent_dim + width * latent_dim * relational_context
+        each = self.projection.kernel.size + width * (positions * window_sums + products)
+        return int(np.prod(shape[:-1])) * each
 
     def project(
         self, x: Float[Array, "B T H W C"]

@@ -1,0 +1,265 @@
+"""Prints what a network costs, layer by layer: parameters, multiply-adds, activations and, on request, time.
+
+python -m rsa_jax.tools.profile --config configs/ssv2.py [--time] [--config.data.num_frames=16 ...]
+
+All figures are of one clip. Multiply-adds are counted as in the paper's tables: convolutions, transforms and the
+classifier; nothing for BatchNorm, activations and pooling.
+"""
+
+import dataclasses
+import functools
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+from flax import nnx
+from ml_collections import ConfigDict, config_flags
+
+from rsa_jax.layers import BatchNorm
+from rsa_jax.logs import setup_logging
+from rsa_jax.network import TSNResNet, create_model
+from rsa_jax.training.models import blank_model
+from rsa_jax.training.state import PyTree, define_model, merge_model, split_model
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
+TIME = flags.DEFINE_bool("time", False, "Measure the time of every layer and of the network on this machine, too.")
+flags.mark_flag_as_required("config")
+
+REPEATS = 5
+MIB = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCost:
+    """What one layer costs for one clip.
+
+    Attributes:
+        name: of the layer in the network.
+        kind: its class.
+        input: shape of its input, `B T H W C` or `B T C`.
+        output: of its output, with its type.
+        parameters: their number.
+        multiply_adds: their number.
+    """
+
+    name: str
+    kind: str
+    input: tuple[int, ...]
+    output: jax.ShapeDtypeStruct
+    parameters: int
+    multiply_adds: int
+
+    @property
+    def output_bytes(self) -> int:
+        """Memory of the output."""
+        return self.output.size * self.output.dtype.itemsize
+
+
+class Seconds(NamedTuple):
+    """Of a forward pass, and of a forward pass with its gradients."""
+
+    forward: float
+    both: float
+
+
+class _Recorder(nnx.Module):
+    """Stands in the place of a layer, and notes what goes through it."""
+
+    def __init__(self, layer: nnx.Module, note: Callable[[jax.Array, jax.Array], None]):
+        self.layer, self.note = layer, note
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = self.layer(x)
+        self.note(x, y)
+        return y
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(object.__getattribute__(self, "layer"), name)
+
+
+def profile(config: ConfigDict) -> list[LayerCost]:
+    """The cost of every layer that has parameters, in the order of the computation. Computes nothing.
+
+    Args:
+        config: of a run, with `model.num_classes` set.
+
+    Raises:
+        ValueError: a field of the configuration is wrong.
+    """
+    costs: list[LayerCost] = []
+
+    def trace(clip: jax.Array) -> jax.Array:
+        # Recomputing a block would trace it twice.
+        model = create_model(_changed(config.model, remat=False), rngs=nnx.Rngs(0))
+        model.eval()
+        for path, layer in list(_layers(model)):
+            *parents, name = path
+            parent = _at(model, parents)
+            note = functools.partial(_note, costs, path, layer)
+            if isinstance(name, int):
+                parent[name] = _Recorder(layer, note)
+            else:
+                setattr(parent, name, _Recorder(layer, note))
+        return model(clip)
+
+    jax.eval_shape(trace, _clip(config))
+    return costs
+
+
+def saved_bytes(config: ConfigDict) -> int:
+    """Of what a training step keeps of one clip for its backward pass, as JAX hands it over.
+
+    XLA may compute some of it again instead. Parameters do not count.
+    """
+    model = _changed(config.model, batch_norm_clips=0)
+    graph = define_model(model).train
+
+    def forward(params: PyTree, batch_stats: PyTree, clip: jax.Array) -> Any:
+        def logits(params: PyTree) -> jax.Array:
+            return merge_model(graph, params, batch_stats)(clip, rngs=nnx.Rngs(0))
+
+        return jax.vjp(logits, params)[1]
+
+    params, batch_stats = jax.eval_shape(lambda: split_model(create_model(model, rngs=nnx.Rngs(0))))
+    kept = jax.tree.leaves(jax.eval_shape(forward, params, batch_stats, _clip(config)))
+    parameters = [leaf.shape for leaf in jax.tree.leaves(params)]
+    total = 0
+    for leaf in kept:
+        if leaf.shape in parameters:
+            parameters.remove(leaf.shape)
+        else:
+            total += leaf.size * leaf.dtype.itemsize
+    return total
+
+
+def measure_layers(config: ConfigDict, costs: Sequence[LayerCost]) -> list[Seconds]:
+    """Times of every layer alone for one clip; layers of one kind, shape and size are measured once."""
+    layers: dict[str, Any] = {_name(path): layer for path, layer in _layers(blank_model(config.model))}
+    measured: dict[tuple, Seconds] = {}
+    for cost in costs:
+        if _kind(cost) not in measured:
+            layer = layers[cost.name]
+            layer.eval()
+            measured[_kind(cost)] = _measure(layer, jnp.ones(cost.input, cost.output.dtype))
+    return [measured[_kind(cost)] for cost in costs]
+
+
+def measure_network(config: ConfigDict) -> Seconds:
+    """Times of the whole network for one clip, without dropout and stochastic depth."""
+    model = blank_model(config.model)
+    model.eval()
+    return _measure(model, jnp.ones(_clip(config).shape))
+
+
+def _measure(layer: nnx.Module, x: jax.Array) -> Seconds:
+    graph, state = nnx.split(layer)
+
+    def forward(state: nnx.State, x: jax.Array) -> jax.Array:
+        layer: Any = nnx.merge(graph, state, copy=True)
+        return layer(x)
+
+    def loss(state: nnx.State, x: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.square(forward(state, x)), dtype=jnp.float32)
+
+    return Seconds(_seconds(jax.jit(forward), state, x), _seconds(jax.jit(jax.grad(loss, argnums=(0, 1))), state, x))
+
+
+def _seconds(program: Callable, *args: Any) -> float:
+    """Median of some runs, after one that compiles."""
+    jax.block_until_ready(program(*args))
+    durations = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        jax.block_until_ready(program(*args))
+        durations.append(time.perf_counter() - start)
+    return statistics.median(durations)
+
+
+def _layers(model: TSNResNet) -> Iterator[tuple[tuple[Any, ...], nnx.Module]]:
+    """The layers that have parameters; a transform with all that is in it is one."""
+    for path, layer in nnx.iter_modules(model):
+        if hasattr(layer, "multiply_adds") or isinstance(layer, BatchNorm) or path == ("fc",):
+            yield path, layer
+
+
+def _at(model: TSNResNet, path: Sequence[Any]) -> Any:
+    module: Any = model
+    for name in path:
+        module = module[name] if isinstance(name, int) else getattr(module, name)
+    return module
+
+
+def _note(costs: list[LayerCost], path: Sequence[Any], layer: Any, x: jax.Array, y: jax.Array) -> None:
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param)))
+    if isinstance(layer, nnx.Linear):
+        multiply_adds = x.shape[0] * x.shape[1] * layer.kernel.size
+    else:
+        multiply_adds = 0 if isinstance(layer, BatchNorm) else layer.multiply_adds(x.shape)
+    output = jax.ShapeDtypeStruct(y.shape, y.dtype)
+    costs.append(LayerCost(_name(path), type(layer).__name__, x.shape, output, parameters, multiply_adds))
+
+
+def _name(path: Sequence[Any]) -> str:
+    return ".".join(map(str, path))
+
+
+def _kind(cost: LayerCost) -> tuple:
+    return cost.kind, cost.input, cost.output.shape, cost.parameters
+
+
+def _changed(model: ConfigDict, **fields: Any) -> ConfigDict:
+    model = model.copy_and_resolve_references()
+    model.update(fields)
+    return model
+
+
+def _clip(config: ConfigDict) -> jax.ShapeDtypeStruct:
+    side = config.data.image_size
+    return jax.ShapeDtypeStruct((1, config.data.num_frames, side, side, 3), jnp.dtype(config.model.dtype))
+
+
+def _table(costs: Sequence[LayerCost], times: Sequence[Seconds]) -> Iterator[str]:
+    """Lines: a header, one for each layer, BatchNorms together, and the sum. Without times, no columns for them."""
+    header = f"{'layer':<24}{'':<13}{'output T H W C':<18}{'parameters':>12}{'G mult-adds':>13}{'output MiB':>12}"
+    yield header + (f"{'ms':>10}{'+ grad ms':>11}" if times else "")
+    norms = [index for index, cost in enumerate(costs) if cost.kind == "BatchNorm"]
+    for index, cost in enumerate(costs):
+        if index not in norms:
+            shape = " ".join(map(str, cost.output.shape[1:]))
+            yield _line(f"{cost.name:<24}{cost.kind:<13}{shape:<18}", [cost], times[index : index + 1])
+    yield _line(f"BatchNorm, {len(norms)} layers", [costs[i] for i in norms], [times[i] for i in norms if times])
+    yield _line("total", costs, times)
+
+
+def _line(name: str, costs: Sequence[LayerCost], times: Sequence[Seconds]) -> str:
+    parameters, multiply_adds = (sum(getattr(c, field) for c in costs) for field in ("parameters", "multiply_adds"))
+    memory = sum(cost.output_bytes for cost in costs) / MIB
+    columns = [1e3 * sum(column) for column in zip(*times, strict=True)]
+    line = f"{name:<55}{parameters:>12,}{multiply_adds / 1e9:>13.3f}{memory:>12.1f}"
+    return line + "".join(f"{column:>{width}.1f}" for column, width in zip(columns, (10, 11), strict=False))
+
+
+def main(argv: list[str]) -> None:
+    """Prints the table."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {argv[1:]}")
+    setup_logging()
+    config = CONFIG.value
+    try:
+        costs = profile(config)
+    except ValueError as error:
+        raise SystemExit(f"ValueError: {error}") from error
+    times = measure_layers(config, costs) if TIME.value else []
+    print("\n".join(_table(costs, times)))
+    print(f"\nKept for the backward pass: {saved_bytes(config) / MIB:.0f} MiB")
+    if times:
+        network, device = measure_network(config), jax.devices()[0].device_kind
+        print(f"The whole network on {device}: forward {network.forward:.3f} s, with gradients {network.both:.3f} s")
+
+
+if __name__ == "__main__":
+    app.run(main)

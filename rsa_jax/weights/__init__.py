@@ -1,0 +1,7 @@
+"""Weights of the published PyTorch code and of torchvision, in and out."""
+
+from rsa_jax.weights.files import read_state_dict, write_state_dict
+from rsa_jax.weights.guess import guess_model
+from rsa_jax.weights.state_dict import load_torch, to_torch
+
+__all__ = ["guess_model", "load_torch", "read_state_dict", "to_torch", "write_state_dict"]

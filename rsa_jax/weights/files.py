@@ -1,0 +1,129 @@
+"""Files of weights: PyTorch's own, .safetensors and .npz."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.numpy
+
+from rsa_jax.weights.state_dict import StateDict
+
+# A PyTorch file holds the state dict itself, or has it under one of these names beside other things.
+NESTED = ("state_dict", "model")
+
+
+class Format(NamedTuple):
+    """How a kind of file is read and written."""
+
+    read: Callable[[Path], dict[str, Any]]
+    write: Callable[[Path, StateDict], None]
+
+
+def read_state_dict(path: Path) -> dict[str, Any]:
+    """Arrays or torch tensors by name.
+
+    Args:
+        path: the extension says the format: .pth.tar, .pth, .pt (PyTorch's; nothing in it is executed),
+            .safetensors or .npz.
+
+    Raises:
+        ValueError: there is no such file, the extension is none of these, or it holds no weights.
+        ImportError: a file of PyTorch, without PyTorch.
+    """
+    file_format = _format(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file of weights")
+    try:
+        state_dict = file_format.read(path)
+    except ImportError:
+        raise
+    except Exception as error:  # every format has a dozen ways to say that a file is damaged
+        raise ValueError(f"{path}: cannot be read as {path.suffix}: {error}") from error
+    arrays = {name: value for name, value in state_dict.items() if hasattr(value, "shape")}
+    if not arrays:
+        raise ValueError(f"{path}: expected arrays by name, got {', '.join(state_dict) or 'nothing'}")
+    return arrays
+
+
+def write_state_dict(path: Path, state_dict: StateDict) -> None:
+    """Writes a file that is complete or not there at all.
+
+    A file of PyTorch has the layout of the released ones: names begin with "module." and stand under "state_dict".
+
+    Args:
+        path: to write; the extension says the format, as for `read_state_dict`.
+        state_dict: of `to_torch`.
+
+    Raises:
+        ValueError: the file exists, or the extension is unknown.
+        ImportError: a file of PyTorch, without PyTorch.
+    """
+    file_format = _format(path)
+    if path.exists():
+        raise ValueError(f"{path} exists already")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    file_format.write(partial, state_dict)
+    partial.rename(path)
+
+
+def is_weights_file(path: Path) -> bool:
+    """Whether the extension is that of a file of weights."""
+    return path.suffix in FORMATS
+
+
+def _format(path: Path) -> Format:
+    if not is_weights_file(path):
+        raise ValueError(f"{path}: expected a file of weights that ends in one of {', '.join(FORMATS)}")
+    return FORMATS[path.suffix]
+
+
+def _torch() -> ModuleType:
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            "files of PyTorch need PyTorch: pip install torch --index-url https://download.pytorch.org/whl/cpu "
+            "(or convert them to .safetensors where it is installed)"
+        ) from error
+    return torch
+
+
+def _read_torch(path: Path) -> dict[str, Any]:
+    content = _torch().load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, dict):
+        raise ValueError(f"expected a dict, got a {type(content).__name__}")
+    return next((content[name] for name in NESTED if isinstance(content.get(name), dict)), content)
+
+
+def _write_torch(path: Path, state_dict: StateDict) -> None:
+    torch = _torch()
+    tensors = {f"module.{name}": torch.from_numpy(array.copy()) for name, array in state_dict.items()}
+    torch.save({"state_dict": tensors}, path)
+
+
+def _read_npz(path: Path) -> dict[str, Any]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+def _write_npz(path: Path, state_dict: StateDict) -> None:
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **state_dict)
+
+
+def _write_safetensors(path: Path, state_dict: StateDict) -> None:
+    # The library writes an array's memory as it lies, whatever the order of its axes.
+    safetensors.numpy.save_file({name: array.copy(order="C") for name, array in state_dict.items()}, path)
+
+
+_TORCH = Format(_read_torch, _write_torch)
+FORMATS = {
+    ".tar": _TORCH,
+    ".pth": _TORCH,
+    ".pt": _TORCH,
+    ".safetensors": Format(safetensors.numpy.load_file, _write_safetensors),
+    ".npz": Format(_read_npz, _write_npz),
+}

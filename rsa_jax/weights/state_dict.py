@@ -1,0 +1,168 @@
+"""State dicts of the published PyTorch code and of torchvision, and the models of this package."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from rsa_jax.layers import BatchNorm, SpatialConv
+from rsa_jax.network import TSNResNet
+from rsa_jax.transforms import RSA
+
+StateDict = dict[str, np.ndarray]
+
+# PyTorch counts the batches of each BatchNorm under this name, and has no use for the count.
+COUNTER = "num_batches_tracked"
+
+
+class Entry(NamedTuple):
+    """Where a variable stands in a PyTorch state dict, and how its axes lie there."""
+
+    name: str
+    shape: tuple[int, ...]
+    variable: nnx.Variable
+    # The array of the state dict, seen with this shape and its axes in this order, is the variable.
+    view: tuple[int, ...]
+    order: tuple[int, ...]
+
+
+def load_torch(model: nnx.Module, state_dict: Mapping[str, Any], *, classifier: bool = True) -> None:
+    """Loads a state dict into a network or a single RSA layer, in place.
+
+    From the published code, every weight is loaded. From a ResNet of torchvision, all are but the classifier and
+    the blocks that hold a transform, which keep their initial weights (supplement, implementation details).
+
+    Args:
+        model: a network of `create_model` or an `RSA`.
+        state_dict: numpy arrays or torch tensors by name. A leading "module." of the names is taken off.
+        classifier: whether to load it; False for another set of classes.
+
+    Raises:
+        ValueError: names are missing or unknown, or shapes differ. All are listed; nothing is loaded.
+    """
+    arrays = {
+        name.removeprefix("module."): _as_array(value)
+        for name, value in state_dict.items()
+        if not name.endswith(COUNTER)
+    }
+    entries = list(torch_entries(model))
+    if not classifier:
+        entries = [entry for entry in entries if not entry.name.startswith("new_fc.")]
+        arrays = {name: array for name, array in arrays.items() if not name.startswith("new_fc.")}
+    if is_torchvision(arrays) and isinstance(model, TSNResNet):
+        entries, arrays = _torchvision(model, entries, arrays)
+    _check_fit(entries, arrays)
+    for entry in entries:
+        variable = entry.variable
+        array = arrays[entry.name].reshape(entry.view).transpose(entry.order).reshape(variable.shape)
+        variable[...] = jnp.asarray(array, variable.dtype)
+
+
+def to_torch(model: nnx.Module) -> StateDict:
+    """The state dict that the published code has for a network or a single RSA layer.
+
+    `load_torch` of it gives the same model bit for bit, and the other way round; only PyTorch's unused counts of
+    batches (`num_batches_tracked`) come out as 0.
+    """
+    state_dict: StateDict = {}
+    for entry in torch_entries(model):
+        array = np.asarray(entry.variable[...]).reshape([entry.view[axis] for axis in entry.order])
+        state_dict[entry.name] = array.transpose(np.argsort(entry.order)).reshape(entry.shape)
+        if entry.name.endswith("running_var"):
+            state_dict[entry.name.removesuffix("running_var") + COUNTER] = np.zeros((), np.int64)
+    return state_dict
+
+
+def is_torchvision(names: Mapping[str, Any]) -> bool:
+    """Whether these names are those of a ResNet of torchvision."""
+    return "conv1.weight" in names and "layer1.0.conv1.weight" in names
+
+
+def torch_entries(model: nnx.Module) -> Iterator[Entry]:
+    """The entries that the published code's state dict has for this model."""
+    for path, module in nnx.iter_modules(model):
+        prefix = _torch_prefix(path)
+        if isinstance(module, SpatialConv):
+            size, _, inputs, outputs = module.kernel.shape
+            shape = (outputs, inputs, 1, size, size)
+            yield Entry(prefix + "weight", shape, module.kernel, (outputs, inputs, size, size), (2, 3, 1, 0))
+        elif isinstance(module, BatchNorm):
+            names = {
+                "weight": module.scale,
+                "bias": module.bias,
+                "running_mean": module.mean,
+                "running_var": module.var,
+            }
+            for name, variable in names.items():
+                yield Entry(prefix + name, variable.shape, variable, variable.shape, (0,))
+        elif isinstance(module, RSA):
+            yield from _rsa_entries(prefix, module)
+        elif isinstance(module, nnx.Linear) and path[-1] == "fc":
+            view = module.kernel.shape[::-1]
+            yield Entry(prefix + "weight", (*view, 1), module.kernel, view, (1, 0))
+            bias: Any = module.bias
+            yield Entry(prefix + "bias", bias.shape, bias, bias.shape, (0,))
+
+
+def _rsa_entries(prefix: str, layer: RSA) -> Iterator[Entry]:
+    kernel = layer.projection.kernel
+    view = kernel.shape[::-1]
+    yield Entry(prefix + "projection.weight", (*view, 1, 1, 1), kernel, view, (1, 0))
+    for name in ("P1", "I"):
+        variable = getattr(layer, name)
+        if variable is not None:
+            yield Entry(prefix + name, (1, *variable.shape), variable, variable.shape, (0, 1))
+    for name in ("H1", "H2", "G"):
+        variable = getattr(layer, name)
+        if variable is not None:
+            positions, *outputs = variable.shape
+            view, order = (*outputs, positions), (len(outputs), *range(len(outputs)))
+            shape = (int(np.prod(outputs)), 1, *layer.kernel_size)
+            yield Entry(f"{prefix}{name}.weight", shape, variable, view, order)
+
+
+def _torch_prefix(path: tuple[Any, ...]) -> str:
+    """`stages.0.2.conv2` is `base_model.layer1.2.conv2` there, `fc` is `new_fc`, a layer alone has no prefix."""
+    if not path:
+        return ""
+    if path[0] == "fc":
+        return "new_fc."
+    if path[0] == "stages" and len(path) > 2:
+        path = (f"layer{int(path[1]) + 1}", *path[2:])
+    return ".".join(str(part) for part in ("base_model", *path)) + "."
+
+
+def _torchvision(model: TSNResNet, entries: list[Entry], arrays: StateDict) -> tuple[list[Entry], StateDict]:
+    """Both without the classifier and the blocks of transforms, under torchvision's names and shapes."""
+    left_out = ["fc.", "new_fc."]
+    for stage, blocks in enumerate(model.stages):
+        left_out += [f"layer{stage + 1}.{i}." for i, b in enumerate(blocks) if not isinstance(b.conv2, SpatialConv)]
+    skip = tuple(left_out)
+    renamed = [entry._replace(name=entry.name.removeprefix("base_model."), shape=entry.view) for entry in entries]
+    return (
+        [entry for entry in renamed if not entry.name.startswith(skip)],
+        {name: array for name, array in arrays.items() if not name.startswith(skip)},
+    )
+
+
+def _check_fit(entries: list[Entry], arrays: StateDict) -> None:
+    expected = {entry.name: entry.shape for entry in entries}
+    problems = [f"missing: {name} {shape}" for name, shape in expected.items() if name not in arrays]
+    problems += [f"unknown: {name} {array.shape}" for name, array in arrays.items() if name not in expected]
+    problems += [
+        f"wrong shape: {name}: expected {shape}, got {arrays[name].shape}"
+        for name, shape in expected.items()
+        if name in arrays and arrays[name].shape != shape
+    ]
+    if problems:
+        raise ValueError("the state dict does not fit the model:\n  " + "\n  ".join(problems))
+
+
+def _as_array(value: Any) -> np.ndarray:
+    """Of a numpy array or a torch tensor, on any device and of any type, bfloat16 included."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+    return np.asarray(value)
