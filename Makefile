@@ -1,13 +1,15 @@
 # make demo   a small network learns to tell motions apart: minutes on a laptop, from nothing
 # make test   the whole test suite, the linter and the type checker
+# make test-torch   what compares with PyTorch, which it installs (CPU)
 
 PYTHON ?= python3
 VENV := .venv
+TORCH := 2.13.0
 BIN := $(VENV)/bin
 DEMO := demo/motion
 RUN := $(BIN)/python main.py --config configs/motion.py --workdir $(DEMO) --config.data.data_dir=demo/data
 
-.PHONY: demo test
+.PHONY: demo test test-torch
 
 demo: $(VENV)/installed
 	$(RUN)
@@ -27,6 +29,9 @@ test: $(VENV)/installed-dev
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
+test-torch: $(VENV)/installed-torch
+	$(BIN)/python -m pytest -m torch
+
 $(VENV)/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
@@ -35,4 +40,9 @@ $(VENV)/installed: requirements.txt
 
 $(VENV)/installed-dev: $(VENV)/installed pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .[dev]
+	touch $@
+
+# PyTorch for the CPU; other platforms than Linux have no other anyway.
+$(VENV)/installed-torch: $(VENV)/installed-dev
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==$(TORCH) --extra-index-url https://download.pytorch.org/whl/cpu
 	touch $@

@@ -4,16 +4,13 @@ from pathlib import Path
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
 
 from rsa_jax.data.builder import PreparationError
+from rsa_jax.flags import CONFIG
 from rsa_jax.logs import setup_logging
 from rsa_jax.training.loop import evaluate_checkpoint, train
 from rsa_jax.training.metrics import NonFiniteLossError
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "A file of configs/; --config.x=y changes a field.", lock_config=True
-)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints, logs and results.")
 MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train (on), or evaluate a checkpoint.")
 MULTIHOST = flags.DEFINE_bool("multihost", False, "This is one of several processes, started alike on each host.")

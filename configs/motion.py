@@ -14,6 +14,7 @@ def get_config() -> ConfigDict:
     config.data.image_size = 32
     config.data.crop_scales = (1.0, 0.875)
     config.data.eval_crop = 1.0
+    config.model.num_classes = 10
     config.model.width = 16
     config.model.stage_sizes = (2, 2)
     config.model.positions = ((0, 1), (1,))

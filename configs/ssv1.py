@@ -9,6 +9,7 @@ def get_config() -> ConfigDict:
     """The paper's recipe."""
     config = common.get_config()
     config.label_smoothing = 0.1
+    config.model.num_classes = 174
     config.model.dropout = 0.3
     config.model.stochastic_depth = 0.2
     config.model.batch_norm_clips = 8

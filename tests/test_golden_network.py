@@ -8,37 +8,53 @@ from flax import nnx
 
 import rsa_jax
 from configs.common import model_config
+from rsa_jax.training.models import blank_model
 from tests import golden_files
 
 CASES = golden_files.read("network")
 
 
-@pytest.fixture(scope="module")
-def published():
+def network(dtype):
     """Graph definition and state of the network with the recipe's weights."""
     config = model_config()
-    config.num_classes = 174
-    model = rsa_jax.create_model(config, rngs=nnx.Rngs(0))
+    config.num_classes, config.dtype = 174, dtype
+    model = blank_model(config)
     rsa_jax.weights.load_torch(model, golden_files.state_dict(golden_files.read("state_dict_shapes")))
     model.eval()
     return nnx.split(model)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_network_meets_the_published_one(published, case):
-    graph, state = published
-    golden, x = (
-        golden_files.arrays("network"),
-        golden_files.recipe.clips(f"network.{case}", tuple(CASES[case]["input_shape"])),
-    )
+def outputs(network, case):
+    """Of a case of the reference: ours and the published ones, logits and the mean of each stage."""
+    graph, state = network
+    golden = golden_files.arrays("network")
+    x = golden_files.recipe.clips(f"network.{case}", tuple(CASES[case]["input_shape"]))
 
     @jax.jit
     def run(state, x):
         model = nnx.merge(graph, state)
-        return model(x), [jnp.mean(stage, axis=(2, 3)) for stage in model.feature_maps(x)]
+        return model(x), [jnp.mean(stage, axis=(2, 3), dtype=jnp.float32) for stage in model.feature_maps(x)]
 
     logits, stages = run(state, x)
-    expected = {"logits": logits} | {f"res{i + 2}_mean": stage for i, stage in enumerate(stages)}
-    for name, actual in expected.items():
-        reference = golden[f"{case}/{name}"]
-        np.testing.assert_allclose(actual, reference, rtol=0, atol=1e-4 * np.max(np.abs(reference)))
+    ours = {"logits": logits} | {f"res{i + 2}_mean": stage for i, stage in enumerate(stages)}
+    return {name: (np.asarray(array), golden[f"{case}/{name}"]) for name, array in ours.items()}
+
+
+@pytest.fixture(scope="module")
+def float32():
+    return network("float32")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_network_meets_the_published_one(float32, case):
+    for ours, published in outputs(float32, case).values():
+        np.testing.assert_allclose(ours, published, rtol=0, atol=1e-4 * np.max(np.abs(published)))
+
+
+def test_bfloat16_stays_near(record_property):
+    """Of the size of its rounding, 2^-8, times the root of the number of layers."""
+    for name, (ours, published) in outputs(network("bfloat16"), "b").items():
+        error = np.linalg.norm(ours - published) / np.linalg.norm(published)
+        record_property(f"bfloat16_error_{name}", error)
+        print(f"{name}: {error:.4f}")
+        assert error < 0.03, name

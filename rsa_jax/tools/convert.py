@@ -14,13 +14,13 @@ from typing import Any
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from rsa_jax.flags import CONFIG
 from rsa_jax.logs import setup_logging
 from rsa_jax.network import count_parameters
 from rsa_jax.training.models import blank_model, load_model, save_model
 from rsa_jax.weights import guess_model, load_torch, read_state_dict, to_torch, write_state_dict
 from rsa_jax.weights.files import is_weights_file
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, for a workdir.", lock_config=True)
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "Of the workdir: best, latest or a step.")
 
 

@@ -17,17 +17,16 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 from flax import nnx
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
+from rsa_jax.flags import CONFIG
 from rsa_jax.layers import BatchNorm
 from rsa_jax.logs import setup_logging
 from rsa_jax.network import TSNResNet, create_model
 from rsa_jax.training.models import blank_model
 from rsa_jax.training.state import PyTree, define_model, merge_model, split_model
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/.", lock_config=True)
 TIME = flags.DEFINE_bool("time", False, "Measure the time of every layer and of the network on this machine, too.")
-flags.mark_flag_as_required("config")
 
 REPEATS = 5
 MIB = 2**20
@@ -262,4 +261,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
     app.run(main)

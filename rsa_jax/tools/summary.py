@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rsa_jax.training.checkpoints import read_config, read_dataset
+from rsa_jax.training.checkpoints import read_config
 
 
 def summarize(workdir: Path) -> str:
@@ -14,8 +14,8 @@ def summarize(workdir: Path) -> str:
     Raises:
         WorkdirError: the workdir holds no run.
     """
-    config, classes = read_config(workdir), read_dataset(workdir)["class_names"]
-    lines = [f"{config.model.transform} on {config.data.name}, {len(classes)} classes"]
+    config = read_config(workdir)
+    lines = [f"{config.model.transform} on {config.data.name}, {config.model.num_classes} classes"]
     if (workdir / "eval.json").exists():
         result = json.loads((workdir / "eval.json").read_text())
         lines.append(

@@ -40,12 +40,12 @@ def load_initial_weights(model: TSNResNet, path: Path) -> None:
         logging.info("Initial weights from %s, but for the classifier and the blocks with a transform.", path)
         load_torch(model, state_dict)
         return
-    classes = [len(value) for name, value in state_dict.items() if name.endswith("new_fc.bias")]
-    same = classes == [model.fc.out_features]
-    logging.info(
-        "Initial weights from %s%s.", path, "" if same else f", but for the classifier: it has {classes} classes there"
-    )
-    load_torch(model, state_dict, classifier=same)
+    there = [len(value) for name, value in state_dict.items() if name.endswith("new_fc.bias")]
+    here = model.fc.out_features
+    other = there not in ([here], [])
+    left_out = f", but for the classifier, which has {there[0]} classes there and {here} here" if other else ""
+    logging.info("Initial weights from %s%s.", path, left_out)
+    load_torch(model, state_dict, classifier=not other)
 
 
 def blank_model(config: ConfigDict) -> TSNResNet:

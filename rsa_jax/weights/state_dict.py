@@ -57,7 +57,8 @@ def load_torch(model: nnx.Module, state_dict: Mapping[str, Any], *, classifier: 
     for entry in entries:
         variable = entry.variable
         array = arrays[entry.name].reshape(entry.view).transpose(entry.order).reshape(variable.shape)
-        variable[...] = jnp.asarray(array, variable.dtype)
+        # A copy: JAX may otherwise share memory with a tensor that PyTorch goes on changing.
+        variable[...] = jnp.array(array, variable.dtype, copy=True)
 
 
 def to_torch(model: nnx.Module) -> StateDict:

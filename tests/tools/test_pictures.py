@@ -26,8 +26,8 @@ def test_right_predictions_are_green_and_wrong_ones_red(tmp_path, predicted, exp
 
 
 def test_summary_of_an_evaluated_run(tmp_path, config):
+    config.model.num_classes = 2
     write_json(tmp_path / "config.json", config.to_dict())
-    write_json(tmp_path / "dataset.json", {"class_names": ["a", "b"]})
     text = summary.summarize(tmp_path)
     assert "rsa on motion/tiny, 2 classes" in text
     assert "top-1" not in text

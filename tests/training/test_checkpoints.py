@@ -10,6 +10,7 @@ from rsa_jax.training.checkpoints import (
     Checkpoints,
     WorkdirError,
     check_same,
+    check_workdir,
     claim_workdir,
     read_config,
     read_dataset,
@@ -62,14 +63,15 @@ def test_checkpoints_that_are_not_there(checkpoints):
 
 def test_a_workdir_keeps_its_configuration_and_data_set(tmp_path):
     config = common.get_config()
+    check_workdir(tmp_path, config, DATASET)
     claim_workdir(tmp_path, config, DATASET)
     check_same(read_config(tmp_path), config, tmp_path)
     assert read_dataset(tmp_path)["class_names"] == ["a", "b"]
-    claim_workdir(tmp_path, config, DATASET)
+    check_workdir(tmp_path, config, DATASET)
     with pytest.raises(WorkdirError, match="belongs to other data: class_names was"):
-        claim_workdir(tmp_path, config, DATASET | {"class_names": ("b", "a")})
+        check_workdir(tmp_path, config, DATASET | {"class_names": ("b", "a")})
     with pytest.raises(WorkdirError, match="num_examples was"):
-        claim_workdir(tmp_path, config, DATASET | {"num_examples": {"train": 6}})
+        check_workdir(tmp_path, config, DATASET | {"num_examples": {"train": 6}})
 
 
 def test_a_workdir_of_another_configuration_is_refused(tmp_path):
@@ -77,7 +79,7 @@ def test_a_workdir_of_another_configuration_is_refused(tmp_path):
     claim_workdir(tmp_path, config, DATASET)
     config.batch_size, config.model.rsa.latent_dim = 32, 4
     with pytest.raises(WorkdirError) as error:
-        claim_workdir(tmp_path, config, DATASET)
+        check_workdir(tmp_path, config, DATASET)
     assert "batch_size: 64 there, 32 here" in str(error.value)
     assert "model.rsa.latent_dim: None there, 4 here" in str(error.value)
 
@@ -87,7 +89,12 @@ def test_what_does_not_change_results_may_change(tmp_path):
     claim_workdir(tmp_path, config, DATASET)
     config.eval.batch_size, config.log.every_steps, config.data.data_dir = 1, 2, "/elsewhere"
     config.model.rsa.form, config.model.remat = "conv", True
-    claim_workdir(tmp_path, config, DATASET)
+    check_workdir(tmp_path, config, DATASET)
+
+
+def test_data_of_which_nothing_is_known_fit_any(tmp_path):
+    claim_workdir(tmp_path, common.get_config(), dict.fromkeys(DATASET))
+    check_workdir(tmp_path, common.get_config(), DATASET)
 
 
 def test_a_folder_without_a_run(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import rsa_jax
-from rsa_jax.weights import torch_entries
+from rsa_jax.weights.state_dict import torch_entries
 from tests import golden_files
 
 CASES = golden_files.read("rsa_layer")

@@ -1,0 +1,69 @@
+"""Weights into a workdir that evaluates as it stands, and back."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from rsa_jax.tools import convert
+from rsa_jax.training.checkpoints import WorkdirError
+from rsa_jax.training.models import blank_model, load_model
+from rsa_jax.training.run import make_run
+from rsa_jax.training.state import split_model
+from rsa_jax.weights import read_state_dict, to_torch, write_state_dict
+from tests.test_main import ROOT
+from tests.weights.test_state_dict import drawn
+
+
+@pytest.fixture
+def released(tmp_path, config):
+    """A file of weights that fits other settings than the configuration file's; those settings; the model."""
+    config.model.update(num_classes=10, width=16, stage_sizes=(2,), positions=((1,),), stem_kernel=5)
+    config.model.rsa.update(kernel_size=(3, 5, 5), num_queries=4, context="V")
+    model = drawn(blank_model(config.model))
+    path = tmp_path / "released.safetensors"
+    write_state_dict(path, {f"module.{name}": array for name, array in to_torch(model).items()})
+    return path, config, model
+
+
+def run(*command, data_dir):
+    """Runs a program in a process of its own."""
+    environment = os.environ | {"DATA_DIR": str(data_dir), "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_two_commands_evaluate_released_weights(released, tmp_path, data_dir):
+    """The second is the one that the first prints; what it finds is what the model says."""
+    path, config, model = released
+    workdir = tmp_path / "a workdir"
+    said = run("-m", "rsa_jax.tools.convert", path, workdir, "--config", "tests/tiny.py", data_dir=data_dir)
+    assert "depth 50, width 16, 10 classes" in said
+    assert "kernel_size (3, 5, 5)" in said
+    python, *command = shlex.split(said.splitlines()[-1])
+    assert python == "python"
+    run(*command, data_dir=data_dir)
+    result = json.loads((workdir / "eval.json").read_text())
+    expected_run = make_run(config)
+    params, batch_stats = split_model(model)
+    expected = expected_run.evaluate(expected_run.init()._replace(params=params, batch_stats=batch_stats))
+    assert result["num_examples"] == 32
+    np.testing.assert_allclose(result["loss"], expected["loss"], rtol=1e-5)
+
+    run("-m", "rsa_jax.tools.convert", workdir, tmp_path / "back.npz", data_dir=data_dir)
+    back = read_state_dict(tmp_path / "back.npz")
+    for name, array in to_torch(model).items():
+        np.testing.assert_array_equal(back[name], array)
+    np.testing.assert_array_equal(to_torch(load_model(workdir))["new_fc.bias"], back["new_fc.bias"])
+
+
+def test_a_workdir_that_holds_a_run_is_left_alone(released, tmp_path):
+    path, config, _ = released
+    convert.convert_into_workdir(path, tmp_path / "workdir", config)
+    with pytest.raises(WorkdirError, match="holds a run already"):
+        convert.convert_into_workdir(path, tmp_path / "workdir", config)

@@ -1,0 +1,174 @@
+"""State dicts in and out: exact, complete, or refused as a whole."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+import rsa_jax
+from configs import common
+from rsa_jax.network import STAGE_SIZES
+from rsa_jax.training.models import blank_model
+from rsa_jax.weights import load_torch, to_torch
+from tests import golden_files
+
+LAYERS = golden_files.read("rsa_layer")
+
+
+def model_config(**fields):
+    config = common.model_config()
+    config.update({"num_classes": 5} | fields)
+    return config
+
+
+def drawn(model, seed=0):
+    """The model with random numbers everywhere; positive ones, as variances are."""
+    rng = np.random.default_rng(seed)
+    graph, state = nnx.split(model)
+    return nnx.merge(graph, jax.tree.map(lambda leaf: rng.uniform(0.1, 1, leaf.shape).astype(leaf.dtype), state))
+
+
+def assert_equal_models(a, b):
+    leaves = (jax.tree.leaves(nnx.state(model)) for model in (a, b))
+    for x, y in zip(*leaves, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def torchvision_state_dict(depth, seed=0):
+    """Names and shapes of torchvision's ResNet of that depth, with random numbers."""
+    rng = np.random.default_rng(seed)
+    state_dict = {}
+
+    def conv(name, outputs, inputs, size):
+        state_dict[f"{name}.weight"] = rng.standard_normal((outputs, inputs, size, size)).astype(np.float32)
+
+    def norm(name, channels):
+        for leaf in ("weight", "bias", "running_mean", "running_var"):
+            state_dict[f"{name}.{leaf}"] = rng.standard_normal(channels).astype(np.float32)
+        state_dict[f"{name}.num_batches_tracked"] = np.zeros((), np.int64)
+
+    conv("conv1", 64, 3, 7)
+    norm("bn1", 64)
+    inputs, expansion = 64, 4 if depth >= 50 else 1
+    for stage, size in enumerate(STAGE_SIZES[depth]):
+        width = 64 * 2**stage
+        for index in range(size):
+            name = f"layer{stage + 1}.{index}"
+            shapes = [(width, inputs, 1), (width, width, 3), (4 * width, width, 1)]
+            for i, shape in enumerate(shapes if depth >= 50 else [(width, inputs, 3), (width, width, 3)]):
+                conv(f"{name}.conv{i + 1}", *shape)
+                norm(f"{name}.bn{i + 1}", shape[0])
+            if index == 0 and inputs != expansion * width:
+                conv(f"{name}.downsample.0", expansion * width, inputs, 1)
+                norm(f"{name}.downsample.1", expansion * width)
+            inputs = expansion * width
+    state_dict["fc.weight"] = rng.standard_normal((1000, inputs)).astype(np.float32)
+    state_dict["fc.bias"] = rng.standard_normal(1000).astype(np.float32)
+    return state_dict
+
+
+def test_released_state_dict_comes_back_bit_for_bit():
+    shapes = golden_files.read("state_dict_shapes")
+    state_dict = golden_files.state_dict(shapes)
+    model = blank_model(model_config(num_classes=174))
+    load_torch(model, {f"module.{name}": array for name, array in state_dict.items()})
+    back = to_torch(model)
+    assert {name: list(array.shape) for name, array in back.items()} == shapes
+    for name, array in state_dict.items():
+        assert back[name].dtype == array.dtype
+        np.testing.assert_array_equal(back[name], array)
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_a_single_layer_comes_back_bit_for_bit(case):
+    settings = LAYERS[case]
+    layer = rsa_jax.RSA(
+        settings["channels"],
+        num_queries=settings["queries"],
+        kernel_size=tuple(settings["kernel_size"]),
+        latent_dim=settings["latent_dim"],
+        kernel=settings["kernel"].replace("plus", "+"),
+        context=settings["context"].replace("plus", "+"),
+        rngs=nnx.Rngs(0),
+    )
+    state_dict = golden_files.state_dict(settings["state_dict"], prefix=f"{case}.")
+    load_torch(layer, state_dict)
+    back = to_torch(layer)
+    assert back.keys() == state_dict.keys()
+    for name, array in state_dict.items():
+        np.testing.assert_array_equal(back[name], array)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"depth": 18, "positions": ((0, 1), (), (1,), ())},
+        {"depth": 34, "transform": "conv2d"},
+        {"depth": 101, "positions": ((), (), (0, 22), (0,))},
+    ],
+)
+def test_models_of_any_depth_and_positions_come_back_bit_for_bit(fields):
+    config = model_config(width=8, **fields)
+    model, again = drawn(blank_model(config)), blank_model(config)
+    load_torch(again, to_torch(model))
+    assert_equal_models(model, again)
+
+
+@pytest.mark.parametrize(("depth", "parameters"), [(18, 11_689_512), (50, 25_557_032), (101, 44_549_160)])
+def test_torchvision_gives_all_but_transforms_and_classifier(depth, parameters):
+    """The counts of parameters are torchvision's own."""
+    state_dict = torchvision_state_dict(depth)
+    running = ("running_mean", "running_var", "num_batches_tracked")
+    assert sum(array.size for name, array in state_dict.items() if not name.endswith(running)) == parameters
+    config = model_config(depth=depth, positions=((), (1,), (0, 1), ()))
+    model = drawn(blank_model(config))
+    before = to_torch(model)
+    load_torch(model, state_dict)
+    own = ("new_fc.", "base_model.layer2.1.", "base_model.layer3.0.", "base_model.layer3.1.")
+    for name, array in to_torch(model).items():
+        if name.startswith(own):
+            np.testing.assert_array_equal(array, before[name])
+        else:
+            there = state_dict[name.removeprefix("base_model.")]
+            np.testing.assert_array_equal(array, there.reshape(array.shape))
+
+
+def test_a_network_without_transforms_takes_all_of_torchvision_but_the_classifier():
+    model, state_dict = blank_model(model_config(depth=18, transform="conv2d")), torchvision_state_dict(18)
+    load_torch(model, state_dict)
+    back = to_torch(model)
+    assert back["base_model.layer4.1.conv2.weight"].shape == (512, 512, 1, 3, 3)
+    np.testing.assert_array_equal(
+        back["base_model.layer4.1.conv2.weight"][:, :, 0], state_dict["layer4.1.conv2.weight"]
+    )
+    assert not back["new_fc.weight"].any()
+
+
+def test_all_that_does_not_fit_is_listed_and_nothing_is_loaded():
+    config = model_config(depth=18, width=8, stage_sizes=(1,), positions=((),))
+    model = drawn(blank_model(config))
+    state_dict, before = to_torch(drawn(blank_model(config), seed=1)), to_torch(model)
+    del state_dict["base_model.bn1.bias"]
+    state_dict["base_model.layer1.0.conv3.weight"] = np.zeros((4, 4))
+    state_dict["new_fc.weight"] = np.zeros((7, 8, 1))
+    with pytest.raises(ValueError) as error:
+        load_torch(model, state_dict)
+    assert "missing: base_model.bn1.bias (8,)" in str(error.value)
+    assert "unknown: base_model.layer1.0.conv3.weight (4, 4)" in str(error.value)
+    assert "wrong shape: new_fc.weight: expected (5, 8, 1), got (7, 8, 1)" in str(error.value)
+    for name, array in to_torch(model).items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_torchvision_of_another_depth_is_refused():
+    with pytest.raises(ValueError, match=r"unknown: layer3.6.conv1.weight"):
+        load_torch(blank_model(model_config(depth=50)), torchvision_state_dict(101))
+
+
+def test_the_classifier_may_stay_out():
+    fields = {"depth": 18, "width": 8, "stage_sizes": (1,), "positions": ((),)}
+    source, target = drawn(blank_model(model_config(num_classes=9, **fields))), blank_model(model_config(**fields))
+    load_torch(target, to_torch(source), classifier=False)
+    back = to_torch(target)
+    assert not back["new_fc.weight"].any()
+    np.testing.assert_array_equal(back["base_model.conv1.weight"], to_torch(source)["base_model.conv1.weight"])
