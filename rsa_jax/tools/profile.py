@@ -223,7 +223,7 @@ def _clip(config: ConfigDict) -> jax.ShapeDtypeStruct:
 
 def _table(costs: Sequence[LayerCost], times: Sequence[Seconds]) -> Iterator[str]:
     """Lines: a header, one for each layer, BatchNorms together, and the sum. Without times, no columns for them."""
-    header = f"{'layer':<24}{'':<13}{'output T H W C':<18}{'parameters':>12}{'G mult-adds':>13}{'output MiB':>12}"
+    header = f"{'layer':<24}{'':<13}{'output T H W C':<18}{'parameters':>12}{'M mult-adds':>13}{'output MiB':>12}"
     yield header + (f"{'ms':>10}{'+ grad ms':>11}" if times else "")
     norms = [index for index, cost in enumerate(costs) if cost.kind == "BatchNorm"]
     for index, cost in enumerate(costs):
@@ -238,8 +238,8 @@ def _line(name: str, costs: Sequence[LayerCost], times: Sequence[Seconds]) -> st
     parameters, multiply_adds = (sum(getattr(c, field) for c in costs) for field in ("parameters", "multiply_adds"))
     memory = sum(cost.output_bytes for cost in costs) / MIB
     columns = [1e3 * sum(column) for column in zip(*times, strict=True)]
-    line = f"{name:<55}{parameters:>12,}{multiply_adds / 1e9:>13.3f}{memory:>12.1f}"
-    return line + "".join(f"{column:>{width}.1f}" for column, width in zip(columns, (10, 11), strict=False))
+    line = f"{name:<55}{parameters:>12,}{multiply_adds / 1e6:>13,.1f}{memory:>12.2f}"
+    return line + "".join(f"{column:>{width}.2f}" for column, width in zip(columns, (10, 11), strict=False))
 
 
 def main(argv: list[str]) -> None:
@@ -254,10 +254,12 @@ def main(argv: list[str]) -> None:
         raise SystemExit(f"ValueError: {error}") from error
     times = measure_layers(config, costs) if TIME.value else []
     print("\n".join(_table(costs, times)))
-    print(f"\nKept for the backward pass: {saved_bytes(config) / MIB:.0f} MiB")
+    parameters, multiply_adds = sum(c.parameters for c in costs) / 1e6, sum(c.multiply_adds for c in costs) / 1e9
+    print(f"\n{parameters:.3f} M parameters, {multiply_adds:.3f} G multiply-adds")
+    print(f"{saved_bytes(config) / MIB:.4g} MiB kept for the backward pass")
     if times:
         network, device = measure_network(config), jax.devices()[0].device_kind
-        print(f"The whole network on {device}: forward {network.forward:.3f} s, with gradients {network.both:.3f} s")
+        print(f"The whole network on {device}: forward {network.forward:.3g} s, with gradients {network.both:.3g} s")
 
 
 if __name__ == "__main__":

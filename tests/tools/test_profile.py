@@ -118,6 +118,6 @@ def test_the_table_sums_up_and_times(config, data_dir):
     config.model.num_classes = 10
     assert int(total[1].replace(",", "")) == count_parameters(blank_model(config.model))
     rows = [float(line.split()[-1]) for line in lines[1 : lines.index("")] if not line.startswith("total")]
-    assert all(milliseconds > 0 for milliseconds in rows)
-    assert abs(sum(rows) - float(total[-1])) < 0.1 * len(rows)
+    assert sum(rows) > 0
+    assert abs(sum(rows) - float(total[-1])) < 0.01 * len(rows)
     assert "The whole network on cpu: forward" in lines[-1]
