@@ -57,4 +57,4 @@ def test_bfloat16_stays_near(record_property):
         error = np.linalg.norm(ours - published) / np.linalg.norm(published)
         record_property(f"bfloat16_error_{name}", error)
         print(f"{name}: {error:.4f}")
-        assert error < 0.03, name
+        assert error < 0.01, name
