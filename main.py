@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
             train(CONFIG.value, workdir)
         else:
             evaluate_checkpoint(CONFIG.value, workdir)
-    except (ValueError, PreparationError, NonFiniteLossError) as error:
+    except (ValueError, ImportError, PreparationError, NonFiniteLossError) as error:
         logging.debug("", exc_info=True)
         raise SystemExit(f"{type(error).__name__}: {error}") from error
 

@@ -46,7 +46,8 @@ def model_config() -> ConfigDict:
     config.zero_init = True
     # Clips that share BatchNorm statistics in training; 0: the whole batch. The published runs had 8 a GPU.
     config.batch_norm_clips = 0
-    # Type of activations: "float32" or "bfloat16". Parameters and statistics stay float32.
+    # Type of activations: "float32", "bfloat16", or with JAX_ENABLE_X64=1 "float64". Parameters and statistics
+    # stay float32 (float64 with JAX_ENABLE_X64=1).
     config.dtype = "float32"
     # Recompute each block in the backward pass instead of keeping its activations.
     config.remat = False

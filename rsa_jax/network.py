@@ -115,7 +115,7 @@ class TSNResNet(nnx.Module):
         self.stages = nnx.List(stages)
         self.dropout = nnx.Dropout(config.dropout)
         self.fc = nnx.Linear(
-            in_channels, config.num_classes, kernel_init=initializers.normal(0.01), param_dtype=float, rngs=rngs
+            in_channels, config.num_classes, kernel_init=initializers.glorot_uniform(), param_dtype=float, rngs=rngs
         )
 
     def __call__(self, clips: Float[Array, "B T H W 3"], rngs: nnx.Rngs | None = None) -> Float[Array, "B classes"]:
@@ -178,7 +178,9 @@ def _check(config: ConfigDict) -> None:
     if config.dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise ValueError("model.dtype: 'float64' needs JAX_ENABLE_X64=1 in the environment")
     if config.num_classes is None or config.num_classes < 1:
-        raise ValueError(f"model.num_classes: expected the number of classes, got {config.num_classes}")
+        raise ValueError(
+            f"model.num_classes: expected a number (--config.model.num_classes=N), got {config.num_classes}"
+        )
     if config.transform != "conv2d":
         _check_positions(tuple(config.stage_sizes) or STAGE_SIZES[config.depth], config.positions)
 

@@ -89,7 +89,7 @@ class Checkpoints:
             return self.steps()[-1]
         if name.isdecimal():
             return int(name)
-        raise WorkdirError(f"eval.checkpoint: expected 'best', 'latest' or a step, got {name!r}")
+        raise WorkdirError(f"checkpoint: expected 'best', 'latest' or a step, got {name!r}")
 
     def close(self) -> None:
         """Waits until all saves are complete."""
@@ -118,8 +118,13 @@ def check_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) ->
 
 
 def claim_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
-    """Writes config.json and dataset.json into a new workdir; `check_workdir` says what they hold."""
-    if jax.process_index() == 0 and not (workdir / "config.json").exists():
+    """Writes config.json and dataset.json into a new workdir; into an older one, what it did not know of its data."""
+    if jax.process_index() > 0:
+        return
+    if (workdir / "config.json").exists():
+        known = {field: value for field, value in read_dataset(workdir).items() if value is not None}
+        write_json(workdir / "dataset.json", dataset | known)
+    else:
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / "dataset.json", dataset)
         write_json(workdir / "config.json", config.to_dict())
@@ -127,6 +132,8 @@ def claim_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) ->
 
 def check_same(saved: ConfigDict, config: ConfigDict, workdir: Path, section: str = "") -> None:
     """Compares two configurations in all but the `FREE_FIELDS`, or in one section of them.
+
+    A field that is newer than the saved configuration counts as None there.
 
     Raises:
         WorkdirError: they differ; every field is named with both values.
@@ -137,7 +144,7 @@ def check_same(saved: ConfigDict, config: ConfigDict, workdir: Path, section: st
         f"  {field}: {old.get(field, missing)} there, {new.get(field, missing)} here"
         for field in sorted(old.keys() | new.keys())
         if field.startswith(section) and not field.startswith(FREE_FIELDS)
-        if old.get(field, missing) != new.get(field, missing)
+        if old.get(field) != new.get(field)
     ]
     if differing:
         raise WorkdirError(

@@ -70,17 +70,19 @@ def save_model(model: TSNResNet, config: ConfigDict, workdir: Path, source: str)
     Raises:
         WorkdirError: the workdir holds a run.
     """
-    if (workdir / "config.json").exists():
-        raise WorkdirError(f"{workdir} holds a run already")
     params, batch_stats = split_model(model)
     optimizer = make_optimizer(config.optimizer, lambda step: 0.0)
     state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params))
+    checkpoints = Checkpoints(workdir, config.checkpoint)
+    try:
+        if checkpoints.steps() or (workdir / "config.json").exists():
+            raise WorkdirError(f"{workdir} holds a run already")
+        checkpoints.save(state)
+    finally:
+        checkpoints.close()
     # Weights do not say which data they were trained on: what is None fits any.
     unknown = dict.fromkeys(("name", "class_names", "directional", "num_examples"))
     claim_workdir(workdir, config, unknown | {"provenance": {"weights": source}})
-    checkpoints = Checkpoints(workdir, config.checkpoint)
-    checkpoints.save(state)
-    checkpoints.close()
 
 
 def load_model(workdir: Path, checkpoint: str = "best") -> TSNResNet:

@@ -1,7 +1,8 @@
 """Relational self-attention as a Flax layer."""
 
+import math
+
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import lax
 from jax.nn import initializers
@@ -35,6 +36,8 @@ class RSA(nnx.Module):
         dtype: of the computation; None for that of input and parameters. Parameters are float32.
         rngs: for the initial weights.
 
+    Initial weights are the published ones: normal with variance 2 / fan-out, P1 with 1 / (M D), I the identity.
+
     Raises:
         ValueError: an argument is none of these, in words.
     """
@@ -61,10 +64,11 @@ class RSA(nnx.Module):
         width = channels // num_queries
         latent_dim = latent_dim or width
         positions = kernel_size[0] * kernel_size[1] * kernel_size[2]
-        over_window = initializers.normal((2 / positions) ** 0.5)  # MSRA: a window feeds each output
 
-        def param(present: bool, initializer: initializers.Initializer, *shape: int) -> nnx.Param | None:
-            return nnx.Param(initializer(rngs.params(), shape)) if present else None
+        def over_window(*outputs: int) -> nnx.Param:
+            # MSRA by fan-out: an input takes part in all outputs of all windows around it.
+            initializer = initializers.normal((2 / (positions * math.prod(outputs))) ** 0.5)
+            return nnx.Param(initializer(rngs.params(), (positions, *outputs)))
 
         relational_kernel, relational_context = "R" in kernel, "R" in context
         self.projection = nnx.Linear(
@@ -72,14 +76,15 @@ class RSA(nnx.Module):
             channels + width * (1 + relational_kernel),
             use_bias=False,
             param_dtype=float,
-            kernel_init=initializers.he_normal(),
+            kernel_init=initializers.variance_scaling(2.0, "fan_out", "normal"),
             dtype=dtype,
             rngs=rngs,
         )
-        self.H1 = param(relational_kernel, over_window, positions, width, latent_dim)
-        self.H2 = nnx.Param(over_window(rngs.params(), (positions, latent_dim)))
-        self.P1 = param(kernel == "V+R", initializers.he_normal(), width, latent_dim)
-        self.G = param(relational_context, over_window, positions, width)
+        self.H1 = over_window(width, latent_dim) if relational_kernel else None
+        self.H2 = over_window(latent_dim)
+        self.G = over_window(width) if relational_context else None
+        small = initializers.normal((positions * latent_dim) ** -0.5)
+        self.P1 = nnx.Param(small(rngs.params(), (width, latent_dim))) if kernel == "V+R" else None
         self.I = nnx.Param(jnp.eye(width)) if context == "V+R" else None
 
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
@@ -102,7 +107,7 @@ class RSA(nnx.Module):
         window_sums = latent_dim * (1 + relational_kernel) + width * relational_context
         products = 2 * self.num_queries * latent_dim + width * latent_dim * relational_context
         each = self.projection.kernel.size + width * (positions * window_sums + products)
-        return int(np.prod(shape[:-1])) * each
+        return math.prod(shape[:-1]) * each
 
     def project(
         self, x: Float[Array, "B T H W C"]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.numpy
 
-from rsa_jax.weights.state_dict import StateDict
+from rsa_jax.weights.state_dict import StateDict, as_arrays
 
 # A PyTorch file holds the state dict itself, or has it under one of these names beside other things.
 NESTED = ("state_dict", "model")
@@ -21,8 +21,8 @@ class Format(NamedTuple):
     write: Callable[[Path, StateDict], None]
 
 
-def read_state_dict(path: Path) -> dict[str, Any]:
-    """Arrays or torch tensors by name.
+def read_state_dict(path: Path) -> StateDict:
+    """Arrays by name; a leading "module." of the names is taken off.
 
     Args:
         path: the extension says the format: .pth.tar, .pth, .pt (PyTorch's; nothing in it is executed),
@@ -44,17 +44,21 @@ def read_state_dict(path: Path) -> dict[str, Any]:
     arrays = {name: value for name, value in state_dict.items() if hasattr(value, "shape")}
     if not arrays:
         raise ValueError(f"{path}: expected arrays by name, got {', '.join(state_dict) or 'nothing'}")
-    return arrays
+    try:
+        return as_arrays(arrays)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def write_state_dict(path: Path, state_dict: StateDict) -> None:
     """Writes a file that is complete or not there at all.
 
-    A file of PyTorch has the layout of the released ones: names begin with "module." and stand under "state_dict".
+    A file of PyTorch has the layout of the released ones: names begin with "module." and stand under "state_dict",
+    beside the epoch and the accuracy that the published code asks for (0, since they are not known here).
 
     Args:
         path: to write; the extension says the format, as for `read_state_dict`.
-        state_dict: of `to_torch`.
+        state_dict: of `to_torch` or `read_state_dict`.
 
     Raises:
         ValueError: the file exists, or the extension is unknown.
@@ -69,13 +73,8 @@ def write_state_dict(path: Path, state_dict: StateDict) -> None:
     partial.rename(path)
 
 
-def is_weights_file(path: Path) -> bool:
-    """Whether the extension is that of a file of weights."""
-    return path.suffix in FORMATS
-
-
 def _format(path: Path) -> Format:
-    if not is_weights_file(path):
+    if path.suffix not in FORMATS:
         raise ValueError(f"{path}: expected a file of weights that ends in one of {', '.join(FORMATS)}")
     return FORMATS[path.suffix]
 
@@ -101,7 +100,7 @@ def _read_torch(path: Path) -> dict[str, Any]:
 def _write_torch(path: Path, state_dict: StateDict) -> None:
     torch = _torch()
     tensors = {f"module.{name}": torch.from_numpy(array.copy()) for name, array in state_dict.items()}
-    torch.save({"state_dict": tensors}, path)
+    torch.save({"epoch": 0, "arch": "resnet", "best_prec1": 0.0, "state_dict": tensors}, path)
 
 
 def _read_npz(path: Path) -> dict[str, Any]:

@@ -40,13 +40,10 @@ def load_torch(model: nnx.Module, state_dict: Mapping[str, Any], *, classifier: 
         classifier: whether to load it; False for another set of classes.
 
     Raises:
-        ValueError: names are missing or unknown, or shapes differ. All are listed; nothing is loaded.
+        ValueError: names are missing, unknown or double, shapes differ, or values are no real numbers. All are
+            listed; nothing is loaded.
     """
-    arrays = {
-        name.removeprefix("module."): _as_array(value)
-        for name, value in state_dict.items()
-        if not name.endswith(COUNTER)
-    }
+    arrays = without_counters(as_arrays(state_dict))
     entries = list(torch_entries(model))
     if not classifier:
         entries = [entry for entry in entries if not entry.name.startswith("new_fc.")]
@@ -74,6 +71,36 @@ def to_torch(model: nnx.Module) -> StateDict:
         if entry.name.endswith("running_var"):
             state_dict[entry.name.removesuffix("running_var") + COUNTER] = np.zeros((), np.int64)
     return state_dict
+
+
+def as_arrays(state_dict: Mapping[str, Any]) -> StateDict:
+    """Numpy arrays by name, without a leading "module.", of arrays or torch tensors of any type and device.
+
+    Raises:
+        ValueError: two names are one without "module.", or a value is no array.
+    """
+    arrays: StateDict = {}
+    for name, value in state_dict.items():
+        plain = name.removeprefix("module.")
+        if plain in arrays:
+            raise ValueError(f"double: {plain}, once with and once without 'module.'")
+        try:
+            if hasattr(value, "detach"):
+                value = value.detach().cpu()
+                value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+            arrays[plain] = np.asarray(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}: cannot be made an array: {error}") from error
+    return arrays
+
+
+def without_counters(arrays: StateDict) -> StateDict:
+    """Without the counts of batches that PyTorch keeps beside each running variance."""
+    return {
+        name: array
+        for name, array in arrays.items()
+        if not (name.endswith(COUNTER) and name.removesuffix(COUNTER) + "running_var" in arrays)
+    }
 
 
 def is_torchvision(names: Mapping[str, Any]) -> bool:
@@ -157,13 +184,14 @@ def _check_fit(entries: list[Entry], arrays: StateDict) -> None:
         for name, shape in expected.items()
         if name in arrays and arrays[name].shape != shape
     ]
+    problems += [
+        f"wrong type: {name}: expected real numbers, got {arrays[name].dtype}"
+        for name in expected
+        if name in arrays and not _is_real(arrays[name])
+    ]
     if problems:
         raise ValueError("the state dict does not fit the model:\n  " + "\n  ".join(problems))
 
 
-def _as_array(value: Any) -> np.ndarray:
-    """Of a numpy array or a torch tensor, on any device and of any type, bfloat16 included."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
-    return np.asarray(value)
+def _is_real(array: np.ndarray) -> bool:
+    return jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from rsa_jax.tools import convert
-from rsa_jax.training.checkpoints import WorkdirError
+from rsa_jax.training.checkpoints import Checkpoints, WorkdirError
 from rsa_jax.training.models import blank_model, load_model
 from rsa_jax.training.run import make_run
 from rsa_jax.training.state import split_model
 from rsa_jax.weights import read_state_dict, to_torch, write_state_dict
 from tests.test_main import ROOT
-from tests.weights.test_state_dict import drawn
+from tests.weights.test_state_dict import assert_equal_models, drawn
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def test_two_commands_evaluate_released_weights(released, tmp_path, data_dir):
     path, config, model = released
     workdir = tmp_path / "a workdir"
     said = run("-m", "rsa_jax.tools.convert", path, workdir, "--config", "tests/tiny.py", data_dir=data_dir)
-    assert "depth 50, width 16, 10 classes" in said
-    assert "kernel_size (3, 5, 5)" in said
+    assert "bottlenecks (2,) (depth 50), width 16, 10 classes" in said
+    assert "RSA in blocks ((1,),): num_queries 4, kernel_size (3, 5, 5), latent_dim channels per query" in said
     python, *command = shlex.split(said.splitlines()[-1])
     assert python == "python"
     run(*command, data_dir=data_dir)
@@ -53,6 +53,7 @@ def test_two_commands_evaluate_released_weights(released, tmp_path, data_dir):
     params, batch_stats = split_model(model)
     expected = expected_run.evaluate(expected_run.init()._replace(params=params, batch_stats=batch_stats))
     assert result["num_examples"] == 32
+    assert np.isfinite(result["loss"])
     np.testing.assert_allclose(result["loss"], expected["loss"], rtol=1e-5)
 
     run("-m", "rsa_jax.tools.convert", workdir, tmp_path / "back.npz", data_dir=data_dir)
@@ -63,7 +64,37 @@ def test_two_commands_evaluate_released_weights(released, tmp_path, data_dir):
 
 
 def test_a_workdir_that_holds_a_run_is_left_alone(released, tmp_path):
-    path, config, _ = released
+    path, config, model = released
     convert.convert_into_workdir(path, tmp_path / "workdir", config)
-    with pytest.raises(WorkdirError, match="holds a run already"):
-        convert.convert_into_workdir(path, tmp_path / "workdir", config)
+    other = tmp_path / "other.npz"
+    write_state_dict(other, to_torch(drawn(model, seed=1)))
+    for remove in (False, True):
+        if remove:
+            (tmp_path / "workdir/config.json").rename(tmp_path / "config.json")
+        with pytest.raises(WorkdirError, match="holds a run already"):
+            convert.convert_into_workdir(other, tmp_path / "workdir", config)
+    (tmp_path / "config.json").rename(tmp_path / "workdir/config.json")
+    assert_equal_models(load_model(tmp_path / "workdir"), model)
+
+
+def test_a_conversion_that_fails_leaves_the_workdir_free(released, tmp_path, monkeypatch):
+    path, config, _ = released
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", lambda self, state: (_ for _ in ()).throw(OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            convert.convert_into_workdir(path, tmp_path / "workdir", config)
+    convert.convert_into_workdir(path, tmp_path / "workdir", config)
+
+
+def test_a_file_of_weights_becomes_another(released, tmp_path, data_dir):
+    path, _, model = released
+    run("-m", "rsa_jax.tools.convert", path, tmp_path / "other.npz", data_dir=data_dir)
+    back = read_state_dict(tmp_path / "other.npz")
+    for name, array in to_torch(model).items():
+        np.testing.assert_array_equal(back[name], array)
+
+
+def test_fields_of_the_command_are_those_that_the_file_has_other_values_for(config):
+    config.model.rsa.latent_dim = 2
+    fields = {"model": {"width": 8, "depth": 18, "rsa": {"latent_dim": None, "num_queries": 2}}}
+    assert convert.changed_fields(config, fields) == {"model.depth": 18, "model.rsa.latent_dim": None}

@@ -57,7 +57,7 @@ def test_checkpoints_that_are_not_there(checkpoints):
     checkpoints.save(state(3))
     with pytest.raises(WorkdirError, match=r"steps \[3\], not of 4"):
         checkpoints.restore(state(4), 4)
-    with pytest.raises(WorkdirError, match="eval.checkpoint: expected"):
+    with pytest.raises(WorkdirError, match="checkpoint: expected"):
         checkpoints.find("newest")
 
 
@@ -84,6 +84,17 @@ def test_a_workdir_of_another_configuration_is_refused(tmp_path):
     assert "model.rsa.latent_dim: None there, 4 here" in str(error.value)
 
 
+def test_a_field_that_is_newer_than_the_run_does_not_part_it_from_its_configuration(tmp_path):
+    config = common.get_config()
+    older = config.copy_and_resolve_references()
+    del older.init_from
+    claim_workdir(tmp_path, older, DATASET)
+    check_workdir(tmp_path, config, DATASET)
+    config.init_from = "weights.npz"
+    with pytest.raises(WorkdirError, match=r"init_from: \(no such field\) there, weights.npz here"):
+        check_workdir(tmp_path, config, DATASET)
+
+
 def test_what_does_not_change_results_may_change(tmp_path):
     config = common.get_config()
     claim_workdir(tmp_path, config, DATASET)
@@ -93,8 +104,12 @@ def test_what_does_not_change_results_may_change(tmp_path):
 
 
 def test_data_of_which_nothing_is_known_fit_any(tmp_path):
-    claim_workdir(tmp_path, common.get_config(), dict.fromkeys(DATASET))
-    check_workdir(tmp_path, common.get_config(), DATASET)
+    config = common.get_config()
+    claim_workdir(tmp_path, config, dict.fromkeys(DATASET))
+    check_workdir(tmp_path, config, DATASET)
+    claim_workdir(tmp_path, config, DATASET)  # as training does; from then on they are known
+    with pytest.raises(WorkdirError, match="class_names was"):
+        check_workdir(tmp_path, config, DATASET | {"class_names": ("b", "a")})
 
 
 def test_a_folder_without_a_run(tmp_path):

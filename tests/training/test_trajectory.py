@@ -27,7 +27,7 @@ def ours(tmp_path_factory):
     return {dtype: np.load(folder / f"{dtype}.npz") for dtype in ("float64", "float32")}
 
 
-def test_float64_is_the_published_run_to_the_last_digit(ours):
+def test_float64_is_the_published_run_to_rounding(ours):
     run, golden = ours["float64"], golden_files.arrays("trajectory_float64")
     for name in ("losses", "gradient_norms", "eval_logits"):
         assert run[name].dtype == np.float64
@@ -52,10 +52,9 @@ def test_float32_drifts_no_further_than_the_published_run(ours):
     np.testing.assert_allclose(run["losses"][0], published["losses"][0], rtol=1e-5)
     np.testing.assert_allclose(run["gradient_norms"][0], published["gradient_norms"][0], rtol=1e-3)
     np.testing.assert_allclose(run["learning_rates"], published["learning_rates"], rtol=1e-6)
-    for name in ("losses", "gradient_norms", "eval_logits"):
-        ours_, theirs = (np.abs(x[name] / truth[name] - 1) for x in (run, published))
-        if name != "eval_logits":
-            assert ours_[1] < 5 * theirs[1]
-        else:
-            ours_, theirs = (np.abs(x[name] - truth[name]) for x in (run, published))
-        assert np.max(ours_) < 2 * np.max(theirs)
+    for name in ("losses", "gradient_norms"):
+        drift, allowed = (np.abs(x[name] / truth[name] - 1) for x in (run, published))
+        assert drift[1] < 5 * allowed[1]
+        assert np.max(drift) < 2 * np.max(allowed)
+    drift, allowed = (np.max(np.abs(x["eval_logits"] - truth["eval_logits"])) for x in (run, published))
+    assert drift < 2 * allowed

@@ -75,3 +75,16 @@ def test_l2_normalize():
 def test_bad_arguments_are_named(settings, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(").replace("+", r"\+")):
         make_layer(**settings)
+
+
+@pytest.mark.parametrize(
+    ("channels", "expected"), [(64, (0.0113, 0.0319, 0.0319, 0.0226)), (512, (0.0014, 0.0113, 0.0113, 0.0080))]
+)
+def test_initial_weights_are_the_published_ones(channels, expected):
+    """Standard deviations of H1, H2, G and P1 with 8 queries and a window of 5 x 7 x 7; I is the identity."""
+    layer = RSA(channels, rngs=nnx.Rngs(0))
+    for name, std in zip(("H1", "H2", "G", "P1"), expected, strict=True):
+        weights = getattr(layer, name)[...]
+        np.testing.assert_allclose(jnp.std(weights), std, rtol=0.05 + 2 / weights.size**0.5)
+    np.testing.assert_array_equal(layer.I[...], jnp.eye(channels // 8))
+    np.testing.assert_allclose(jnp.std(layer.projection.kernel[...]), (2 / (channels * 10 / 8)) ** 0.5, rtol=0.05)

@@ -11,7 +11,7 @@ from flax import nnx
 
 from configs import common
 from rsa_jax.training.models import blank_model, load_model
-from rsa_jax.weights import load_torch, read_state_dict, to_torch
+from rsa_jax.weights import load_torch, read_state_dict, to_torch, write_state_dict
 from tests import golden_files
 from tests.tools.test_convert import run
 
@@ -54,7 +54,9 @@ def test_released_checkpoint_evaluates_and_goes_back(torch, released, tmp_path, 
     np.testing.assert_allclose(logits, published, rtol=0, atol=1e-4 * np.max(np.abs(published)))
 
     run("-m", "rsa_jax.tools.convert", workdir, back, data_dir=data_dir)
-    there, here = (torch.load(path, weights_only=True)["state_dict"] for path in (released, back))
+    there, here = (torch.load(path, weights_only=True) for path in (released, back))
+    assert there.keys() == here.keys()
+    there, here = there["state_dict"], here["state_dict"]
     assert there.keys() == here.keys()
     assert all(torch.equal(there[name], here[name]) for name in there)
 
@@ -97,8 +99,9 @@ def test_training_mode_moves_the_statistics_as_pytorch_does(torch):
 
 def test_files_of_pytorch(torch, tmp_path):
     path = tmp_path / "weights.pth"
-    torch.save({"a": torch.ones(2, dtype=torch.bfloat16), "epoch": 3}, path)
+    torch.save({"module.a": torch.ones(2, dtype=torch.bfloat16), "epoch": 3}, path)
     assert list(read_state_dict(path)) == ["a"]
+    write_state_dict(tmp_path / "a.safetensors", read_state_dict(path))
     torch.save({"state_dict": common.get_config()}, path)
     with pytest.raises(ValueError, match=r"weights.pth: cannot be read as .pth"):
         read_state_dict(path)

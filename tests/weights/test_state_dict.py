@@ -151,13 +151,22 @@ def test_all_that_does_not_fit_is_listed_and_nothing_is_loaded():
     del state_dict["base_model.bn1.bias"]
     state_dict["base_model.layer1.0.conv3.weight"] = np.zeros((4, 4))
     state_dict["new_fc.weight"] = np.zeros((7, 8, 1))
+    state_dict["new_fc.bias"] = np.array(["a"] * 5)
+    state_dict["head.num_batches_tracked"] = np.zeros(())
     with pytest.raises(ValueError) as error:
         load_torch(model, state_dict)
     assert "missing: base_model.bn1.bias (8,)" in str(error.value)
     assert "unknown: base_model.layer1.0.conv3.weight (4, 4)" in str(error.value)
+    assert "unknown: head.num_batches_tracked ()" in str(error.value)
+    assert "wrong type: new_fc.bias: expected real numbers, got <U1" in str(error.value)
     assert "wrong shape: new_fc.weight: expected (5, 8, 1), got (7, 8, 1)" in str(error.value)
     for name, array in to_torch(model).items():
         np.testing.assert_array_equal(array, before[name])
+
+
+def test_a_name_that_stands_there_twice_is_refused():
+    with pytest.raises(ValueError, match=r"double: bn1.bias, once with and once without 'module.'"):
+        load_torch(blank_model(model_config()), {"module.bn1.bias": np.zeros(2), "bn1.bias": np.zeros(2)})
 
 
 def test_torchvision_of_another_depth_is_refused():
