@@ -60,7 +60,7 @@ def test_released_checkpoint_evaluates_and_goes_back(torch, released, tmp_path, 
     assert there.keys() == here.keys()
     assert all(torch.equal(there[name], here[name]) for name in there)
 
-    from tests.weights.pytorch_network import RSANet
+    from benchmarks.pytorch_peer import RSANet
 
     network = torch.nn.DataParallel(RSANet(174))
     network.load_state_dict(here, strict=True)
@@ -71,7 +71,7 @@ def test_released_checkpoint_evaluates_and_goes_back(torch, released, tmp_path, 
 
 def test_training_mode_moves_the_statistics_as_pytorch_does(torch):
     """Odd sizes, so that the padding of strided layers and of the max-pool matters at both ends."""
-    from tests.weights.pytorch_network import RSANet
+    from benchmarks.pytorch_peer import RSANet
 
     torch.manual_seed(0)
     theirs = RSANet(5).train()

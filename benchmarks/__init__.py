@@ -1,0 +1,1 @@
+"""Speed and memory, each beside a stated peer: README.md."""

@@ -1,0 +1,79 @@
+"""What all benchmarks share: interleaved timing, the machine, tables and files of results."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("jax", "jaxlib", "flax", "torch", "numpy", "pillow", "tensorflow-cpu")
+
+
+def interleaved(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median seconds of each, run in turns, so that what else the machine does meets all of them alike.
+
+    Args:
+        contenders: by name; each returns when its work is done. The first call, which compiles, does not count.
+        repeats: turns.
+    """
+    for run in contenders.values():
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(repeats):
+        for name, run in contenders.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on, and with."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    device = jax.devices()[0]
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "device": f"{device.platform}: {device.device_kind}",
+        "python": platform.python_version(),
+        **versions,
+    }
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table; floats with three digits."""
+    text = [[f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [list(header), ["---"] * len(header), *text])
+
+
+def report(name: str, tables: Mapping[str, str], results: Any) -> None:
+    """Prints the tables, and writes results/NAME_PLATFORM.json and .md beside it."""
+    about = machine()
+    where = ", ".join(f"{key} {value}" for key, value in about.items())
+    text = "\n\n".join([*(f"{title}\n\n{body}" for title, body in tables.items()), f"Measured with {where}."])
+    print(text)
+    RESULTS.mkdir(exist_ok=True)
+    stem = RESULTS / f"{name}_{jax.default_backend()}"
+    stem.with_suffix(".json").write_text(json.dumps({"machine": about, "results": results}, indent=1) + "\n")
+    stem.with_suffix(".md").write_text(text + "\n")
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

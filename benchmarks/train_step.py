@@ -1,0 +1,95 @@
+"""Times the training step of RSANet-R50, and of the same network without RSA, beside PyTorch's; and compilation.
+
+python -m benchmarks.train_step [--repeats 5] [--batch 1] [--frames 8] [--size 224]
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.measure import interleaved, report, table
+from configs import common
+from rsa_jax.training.optimizer import make_optimizer, make_schedule
+from rsa_jax.training.state import create_state, define_model
+from rsa_jax.training.step import make_update
+
+CLASSES = 174
+
+
+def jax_step(transform: str, clips: np.ndarray, label: np.ndarray) -> tuple[Callable[[], object], float]:
+    """The compiled step, with the old state's memory given to the new one; and the seconds of its compilation."""
+    config = common.get_config()
+    config.model.update(num_classes=CLASSES, transform=transform)
+    schedule = make_schedule(config.optimizer, epochs=config.epochs, steps_per_epoch=1000)
+    optimizer = make_optimizer(config.optimizer, schedule)
+    state = jax.jit(lambda: create_state(config, optimizer))()
+    update = jax.jit(make_update(define_model(config.model), optimizer, config), donate_argnums=0)
+    batch = jnp.asarray(clips), jnp.asarray(label)
+    lowered = update.lower(state, *batch)
+    start = time.perf_counter()
+    program = lowered.compile()
+    seconds = time.perf_counter() - start
+
+    def step() -> None:
+        nonlocal state
+        state, metrics = program(state, *batch)
+        jax.block_until_ready((state, metrics))
+
+    return step, seconds
+
+
+def torch_step(transform: str, clips: np.ndarray, label: np.ndarray) -> Callable[[], object]:
+    """The same of the peer: forward, backward, clipping, SGD with Nesterov momentum."""
+    import torch
+
+    from benchmarks.pytorch_peer import POSITIONS, RSANet
+
+    network = RSANet(CLASSES, POSITIONS if transform == "rsa" else ((),) * 4).train()
+    optimizer = torch.optim.SGD(network.parameters(), 0.004, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(clips, -1, 1)))
+    target = torch.from_numpy(label).long()
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(network(tensor), target).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 100.0)
+        optimizer.step()
+
+    return step
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measures and reports."""
+    parser = argparse.ArgumentParser("benchmarks.train_step", description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5, help="turns (%(default)s)")
+    parser.add_argument("--batch", type=int, default=1, help="clips (%(default)s)")
+    parser.add_argument("--frames", type=int, default=8, help="of a clip (%(default)s)")
+    parser.add_argument("--size", type=int, default=224, help="side of a frame (%(default)s)")
+    args = parser.parse_args(argv)
+    rng = np.random.default_rng(0)
+    clips = rng.standard_normal((args.batch, args.frames, args.size, args.size, 3)).astype(np.float32)
+    label = rng.integers(0, CLASSES, args.batch).astype(np.int32)
+    results: list[dict[str, Any]] = []
+    for transform in ("rsa", "conv2d"):
+        step, compilation = jax_step(transform, clips, label)
+        seconds = interleaved({"PyTorch": torch_step(transform, clips, label), "rsa-jax": step}, args.repeats)
+        results.append({"transform": transform, "compilation": compilation, "seconds": seconds})
+        print(results[-1], flush=True)
+    rows = [
+        [r["transform"], *r["seconds"].values(), r["seconds"]["rsa-jax"] / r["seconds"]["PyTorch"], r["compilation"]]
+        for r in results
+    ]
+    title = (
+        f"Training step of ResNet-50 with and without RSA, seconds; {args.batch} clip of {args.frames} x {args.size}²"
+    )
+    header = ["transform", "PyTorch", "rsa-jax", "ratio", "compilation"]
+    report("train_step", {title: table(header, rows)}, results)
+
+
+if __name__ == "__main__":
+    main()
