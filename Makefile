@@ -30,7 +30,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
 
 test-torch: $(VENV)/installed-torch
-	$(BIN)/python -m pytest -m torch
+	$(BIN)/python -m pytest -m torch --numprocesses=0
 
 $(VENV)/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0])'

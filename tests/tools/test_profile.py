@@ -112,7 +112,7 @@ def test_the_table_sums_up_and_times(config, data_dir):
     run = functools.partial(subprocess.run, cwd=ROOT, env=environment, capture_output=True, text=True)
     refused = run(command)
     assert refused.returncode == 1
-    assert "model.num_classes: expected the number of classes" in refused.stderr
+    assert "model.num_classes: expected a number" in refused.stderr
     lines = run([*command, "--config.model.num_classes=10"], check=True).stdout.splitlines()
     total = next(line for line in lines if line.startswith("total")).split()
     config.model.num_classes = 10
