@@ -55,6 +55,6 @@ def test_bfloat16_stays_near(record_property):
     """Of the size of its rounding, 2^-8, times the root of the number of layers."""
     for name, (ours, published) in outputs(network("bfloat16"), "b").items():
         error = np.linalg.norm(ours - published) / np.linalg.norm(published)
-        record_property(f"bfloat16_error_{name}", error)
+        record_property(f"bfloat16_error_{name}", float(error))
         print(f"{name}: {error:.4f}")
         assert error < 0.01, name
