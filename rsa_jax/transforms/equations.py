@@ -4,8 +4,10 @@ Letters: `N` any leading dimensions (batch, frames, height, width), M positions 
 query, D latent dimension, L queries. H = H1 H2ᵀ and P = H2 P1ᵀ are decomposed.
 """
 
+import functools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -110,10 +112,32 @@ def rsa_factored(
     The factors are multiplied from the left, which costs L (2 C D + C²) multiply-adds a position; the product of
     the last two first, as in the published code, costs C² D more for L C² less.
     """
-    kernel = query
+    y = query
     if key_code is not None:
-        kernel = latent_kernel(query, key_code if weights.P1 is None else key_code + weights.P1)
-    y = jnp.einsum("...ld,...cd->...lc", kernel, value_code)
+        y = _product(y, key_code if weights.P1 is None else key_code + weights.P1)
+    y = _product(y, jnp.swapaxes(value_code, -1, -2))
     if value_context is None:
         return y
-    return y @ (value_context if weights.identity is None else value_context + weights.identity)
+    return _product(y, value_context if weights.identity is None else value_context + weights.identity)
+
+
+@jax.custom_vjp
+def _product(rows: Float[Array, "*N L C"], matrix: Float[Array, "*N C D"]) -> Float[Array, "*N L D"]:
+    return rows @ matrix
+
+
+def _product_backward(residuals: tuple[Array, Array], grad: Float[Array, "*N L D"]) -> tuple[Array, Array]:
+    """The matrix's gradient is written out as a sum over the L rows.
+
+    As a batch of N small products it takes XLA some thirty times as long on a CPU.
+    """
+    rows, matrix = residuals
+    wide = jnp.promote_types(rows.dtype, jnp.float32)
+    outer = functools.reduce(
+        jnp.add,
+        [rows[..., i, :, None].astype(wide) * grad[..., i, None, :].astype(wide) for i in range(rows.shape[-2])],
+    )
+    return jnp.einsum("...ld,...cd->...lc", grad, matrix), outer.astype(matrix.dtype)
+
+
+_product.defvjp(lambda rows, matrix: (_product(rows, matrix), (rows, matrix)), _product_backward)
