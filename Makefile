@@ -42,7 +42,8 @@ $(VENV)/installed-dev: $(VENV)/installed pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .[dev]
 	touch $@
 
-# PyTorch for the CPU; other platforms than Linux have no other anyway.
+# PyTorch for the CPU; PyPI has the one for CUDA on Linux. No retries: what cannot be reached would take minutes.
 $(VENV)/installed-torch: $(VENV)/installed-dev
-	$(BIN)/pip install --quiet --disable-pip-version-check torch==$(TORCH) --extra-index-url https://download.pytorch.org/whl/cpu
+	$(BIN)/pip install --quiet --disable-pip-version-check --retries 0 torch==$(TORCH) \
+		--extra-index-url https://download.pytorch.org/whl/cpu
 	touch $@
