@@ -17,6 +17,18 @@ def read(name: str) -> Any:
     return json.loads((FOLDER / f"{name}.json").read_text())
 
 
+def layer_arguments(settings: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of RSA for a case of rsa_layer.json."""
+    return {
+        "channels": settings["channels"],
+        "num_queries": settings["queries"],
+        "kernel_size": tuple(settings["kernel_size"]),
+        "latent_dim": settings["latent_dim"],
+        "kernel": settings["kernel"].replace("plus", "+"),
+        "context": settings["context"].replace("plus", "+"),
+    }
+
+
 def arrays(name: str) -> Any:
     return np.load(FOLDER / f"{name}.npz")
 

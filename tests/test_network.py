@@ -168,3 +168,11 @@ def test_survival_falls_linearly_to_the_last_block():
 def test_bad_configurations_are_named(fields, message):
     with pytest.raises(ValueError, match=message):
         create_model(model_config(**fields), rngs=nnx.Rngs(0))
+
+
+def test_the_classifier_starts_as_the_published_one():
+    """Uniform, of variance 2 / (inputs + classes)."""
+    kernel = create_model(model_config(num_classes=174), rngs=nnx.Rngs(0)).fc.kernel[...]
+    limit = (6 / sum(kernel.shape)) ** 0.5
+    assert 0.98 * limit < jnp.max(jnp.abs(kernel)) <= limit
+    np.testing.assert_allclose(jnp.std(kernel), limit / 3**0.5, rtol=0.05)

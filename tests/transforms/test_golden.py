@@ -23,16 +23,7 @@ def test_layer_meets_the_published_one(case, form):
     settings, golden = CASES[case], golden_files.arrays("rsa_layer")
     if form == "reference" and case == "paper_window":
         pytest.skip("takes gigabytes in this form; the other two are compared with it on smaller maps")
-    layer = rsa_jax.RSA(
-        settings["channels"],
-        num_queries=settings["queries"],
-        kernel_size=tuple(settings["kernel_size"]),
-        latent_dim=settings["latent_dim"],
-        kernel=settings["kernel"].replace("plus", "+"),
-        context=settings["context"].replace("plus", "+"),
-        form=form,
-        rngs=nnx.Rngs(0),
-    )
+    layer = rsa_jax.RSA(**golden_files.layer_arguments(settings), form=form, rngs=nnx.Rngs(0))
     rsa_jax.weights.load_torch(layer, golden_files.state_dict(settings["state_dict"], prefix=f"{case}."))
     x = golden_files.recipe.clips(f"{case}.x", tuple(settings["input_shape"]))
     cotangent = golden_files.recipe.clips(f"{case}.cotangent", tuple(settings["input_shape"]))

@@ -82,15 +82,7 @@ def test_released_state_dict_comes_back_bit_for_bit():
 @pytest.mark.parametrize("case", LAYERS)
 def test_a_single_layer_comes_back_bit_for_bit(case):
     settings = LAYERS[case]
-    layer = rsa_jax.RSA(
-        settings["channels"],
-        num_queries=settings["queries"],
-        kernel_size=tuple(settings["kernel_size"]),
-        latent_dim=settings["latent_dim"],
-        kernel=settings["kernel"].replace("plus", "+"),
-        context=settings["context"].replace("plus", "+"),
-        rngs=nnx.Rngs(0),
-    )
+    layer = rsa_jax.RSA(**golden_files.layer_arguments(settings), rngs=nnx.Rngs(0))
     state_dict = golden_files.state_dict(settings["state_dict"], prefix=f"{case}.")
     load_torch(layer, state_dict)
     back = to_torch(layer)
