@@ -5,6 +5,7 @@ Its positions are counted row by row: frame, height, width. All maps are channel
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,12 +55,11 @@ def correlate_conv(
 def correlate_banded(
     x: Float[Array, "B T H W C"], weights: Float[Array, "M C E"], kernel_size: KernelSize
 ) -> Float[Array, "B T H W C E"]:
-    """The same sum as plain matrix products, forward and in both gradients.
+    """The same sum as one plain matrix product, forward and in both gradients.
 
-    `b` neighbouring outputs of a row depend on `b + m_w - 1` inputs of each row of the window; as a matrix,
-    the kernel is a band there. One product serves all frames of the window: it gives what each frame brings to
-    the outputs of the frames around it, to be shifted there and added up. The gradients are one product each, too,
-    and compute the rows of inputs anew instead of keeping them. Differentiable in reverse mode alone.
+    Outputs that are neighbours in time and width form a block; they depend on a block of inputs that is wider by
+    the window less one, in each of the window's rows. As a matrix from those to these, the kernel is a band. The
+    gradients compute the blocks of inputs anew instead of keeping them. Differentiable in reverse mode alone.
     """
     return _banded_forward(x, weights, kernel_size)[0]
 
@@ -67,33 +67,29 @@ def correlate_banded(
 def _banded_forward(
     x: Float[Array, "B T H W C"], weights: Float[Array, "M C E"], kernel_size: KernelSize
 ) -> tuple[Float[Array, "B T H W C E"], tuple[Array, Array]]:
-    batch, frames, height, width, channels = x.shape
-    size_t, outputs = kernel_size[0], weights.shape[-1]
-    block = _block(width, outputs)
-    rows, bands = _rows(x, kernel_size, block), _bands(weights, kernel_size, block)
-    flat = rows.reshape(channels, -1, rows.shape[-1])
+    time, width = axes = choose_blocks(x.shape, weights.shape, kernel_size)
+    rows, bands = _rows(x, kernel_size, axes), _bands(weights, kernel_size, axes)
+    flat = rows.reshape(x.shape[-1], -1, rows.shape[-1])
     y = flat @ bands if bands.shape[0] > 1 else jnp.einsum("cnk,kf->cnf", flat, bands[0])
-    y = y.reshape(*rows.shape[:-1], size_t, block * outputs)
-    y = functools.reduce(jnp.add, [_shift(y[..., t, :], t - size_t // 2) for t in range(size_t)])
-    y = y.reshape(channels, batch, frames, height, -1, outputs)[..., :width, :]
-    return jnp.moveaxis(y, 0, -2), (x, weights)
+    y = y.reshape(*rows.shape[:-1], time.block, width.block, -1)  # C B J I H t w E
+    y = y.transpose(1, 2, 5, 4, 3, 6, 0, 7)
+    y = y.reshape(x.shape[0], time.blocks * time.block, x.shape[2], width.blocks * width.block, *y.shape[-2:])
+    return y[:, : time.length, :, : width.length], (x, weights)
 
 
 def _banded_backward(
     kernel_size: KernelSize, residuals: tuple[Array, Array], grad: Float[Array, "B T H W C E"]
 ) -> tuple[Float[Array, "B T H W C"], Float[Array, "M C E"]]:
     x, weights = residuals
-    _, _, _, width, channels = x.shape
-    size_t, outputs = kernel_size[0], weights.shape[-1]
-    block = _block(width, outputs)
-    rows, rows_pullback = jax.vjp(lambda x: _rows(x, kernel_size, block), x)
-    bands, bands_pullback = jax.vjp(lambda weights: _bands(weights, kernel_size, block), weights)
-    grad = jnp.moveaxis(grad, -2, 0)
-    grad = jnp.pad(grad, ((0, 0),) * 4 + ((0, -width % block), (0, 0)))
-    grad = grad.reshape(*rows.shape[:-1], block * outputs)
-    # Written out as a concatenation: the transposed sum of shifts would be a sum of padded arrays.
-    grad = jnp.concatenate([_shift(grad, size_t // 2 - t) for t in range(size_t)], axis=-1)
-    grad, flat = grad.reshape(channels, -1, grad.shape[-1]), rows.reshape(channels, -1, rows.shape[-1])
+    time, width = axes = choose_blocks(x.shape, weights.shape, kernel_size)
+    rows, rows_pullback = jax.vjp(lambda x: _rows(x, kernel_size, axes), x)
+    bands, bands_pullback = jax.vjp(lambda weights: _bands(weights, kernel_size, axes), weights)
+    missing = [(0, axis.blocks * axis.block - axis.length) for axis in axes]
+    grad = jnp.pad(grad, ((0, 0), missing[0], (0, 0), missing[1], (0, 0), (0, 0)))
+    batch, _, height, _, channels, outputs = grad.shape
+    grad = grad.reshape(batch, time.blocks, time.block, height, width.blocks, width.block, channels, outputs)
+    grad = grad.transpose(6, 0, 1, 4, 3, 2, 5, 7).reshape(channels, -1, bands.shape[-1])
+    flat = rows.reshape(channels, -1, rows.shape[-1])
     if bands.shape[0] > 1:
         grad_rows, grad_bands = jnp.einsum("cnf,ckf->cnk", grad, bands), jnp.einsum("cnk,cnf->ckf", flat, grad)
     else:
@@ -105,44 +101,116 @@ def _banded_backward(
 correlate_banded.defvjp(_banded_forward, _banded_backward)
 
 
-def _rows(x: Float[Array, "B T H W C"], kernel_size: KernelSize, block: int) -> Float[Array, "C B T H I K"]:
-    """Inputs of every block of outputs in a frame: K = m_h * (block + m_w - 1)."""
-    _, size_h, size_w = kernel_size
-    height, width = x.shape[2:4]
-    blocks, span = -(-width // block), block + size_w - 1
-    following = -(-(span - block) // block)  # blocks after its own in which the span of a block ends
-    x = _pad(x, (1, size_h, size_w), right=(blocks + following) * block - width - size_w + 1)
-    x = jnp.moveaxis(x, -1, 0)
-    x = x.reshape(*x.shape[:-1], blocks + following, block)
-    parts = [x[..., i : i + blocks, : min(block, span - i * block)] for i in range(following + 1)]
-    spans = jnp.concatenate(parts, axis=-1)
-    return jnp.concatenate([spans[:, :, :, h : h + height] for h in range(size_h)], axis=-1)
+class Blocks(NamedTuple):
+    """An axis of the map in blocks of outputs.
+
+    Args:
+        length: of the axis.
+        size: of the window along it.
+        block: outputs of a block. The last block may reach beyond the axis.
+    """
+
+    length: int
+    size: int
+    block: int
+
+    @property
+    def blocks(self) -> int:
+        """How many there are."""
+        return -(-self.length // self.block)
+
+    @property
+    def before(self) -> int:
+        """Inputs before a block's first output. A single block needs none: there are but zeros."""
+        return 0 if self.blocks == 1 else self.size // 2
+
+    @property
+    def span(self) -> int:
+        """Inputs of a block."""
+        return self.length if self.blocks == 1 else self.block + self.size - 1
+
+    def inputs(self, x: Float[Array, "*N"], axis: int) -> Float[Array, "*M"]:
+        """The axis becomes two: blocks, and the inputs of each."""
+        if self.blocks == 1:
+            return jnp.expand_dims(x, axis)
+        following = -(-(self.span - self.block) // self.block)  # blocks after its own in which a span ends
+        total = (self.blocks + following) * self.block
+        pads = [(0, 0)] * x.ndim
+        pads[axis] = (self.before, total - self.before - self.length)
+        x = jnp.pad(x, pads)
+        x = x.reshape(*x.shape[:axis], -1, self.block, *x.shape[axis + 1 :])
+        parts = []
+        for i in range(following + 1):
+            part = lax.slice_in_dim(x, i, i + self.blocks, axis=axis)
+            parts.append(lax.slice_in_dim(part, 0, min(self.block, self.span - i * self.block), axis=axis + 1))
+        return jnp.concatenate(parts, axis=axis + 1)
+
+    def band(self, weights: Float[Array, "*N"], axis: int) -> Float[Array, "*M"]:
+        """The window's axis becomes two: inputs and outputs of a block."""
+        columns = []
+        for output in range(self.block):
+            first = output + self.before - self.size // 2  # input that the window's first weight meets
+            pads = [(0, 0, 0)] * weights.ndim
+            pads[axis] = (first, self.span - self.size - first, 0)  # below zero it crops
+            columns.append(lax.pad(weights, jnp.zeros((), weights.dtype), pads))
+        return jnp.stack(columns, axis=axis + 1)
 
 
-def _bands(weights: Float[Array, "M C E"], kernel_size: KernelSize, block: int) -> Float[Array, "C K F"]:
-    """Weights as matrices from K inputs to F = m_t * block * E contributions to outputs."""
-    channels, outputs = weights.shape[1:]
-    weights = weights.reshape(*kernel_size, channels, outputs)
-    columns = [jnp.pad(weights, ((0, 0), (0, 0), (i, block - 1 - i), (0, 0), (0, 0))) for i in range(block)]
-    bands = jnp.stack(columns, axis=-2).transpose(3, 1, 2, 0, 4, 5)  # C mh span mt block E
-    return bands.reshape(channels, bands.shape[1] * bands.shape[2], -1)
+# What it costs to write a number to memory, in multiply-adds of a matrix product: measured on two cores.
+WRITE = 256
 
 
-def _block(width: int, outputs: int) -> int:
-    """Neighbouring outputs that share a matrix: enough to make it some 32 columns wide for each frame."""
-    return min(width, max(1, 32 // outputs))
+def choose_blocks(shape: tuple[int, ...], weights: tuple[int, ...], kernel_size: KernelSize) -> tuple[Blocks, Blocks]:
+    """Blocks in time and width for a map and weights of these shapes, those that cost least.
+
+    Large blocks multiply by more zeros and make larger matrices; small ones copy an input more often.
+    """
+    (batch, frames, height, width, channels), (_, groups, outputs) = shape, weights
+
+    def cost(axes: tuple[Blocks, Blocks]) -> float:
+        """Of each output position and channel: its products, its share of the inputs and of the matrices."""
+        time, width = axes
+        inputs, block = time.span * kernel_size[1] * width.span, time.block * width.block
+        share = block * outputs * groups / (batch * frames * height * width.length * channels)
+        return inputs * (outputs + WRITE * (1 / block + share)) * time.blocks * width.blocks * block
+
+    def sizes(length: int) -> list[int]:
+        return [length, *(2**i for i in range(length.bit_length()) if 2**i < length)]
+
+    axes = [
+        (Blocks(frames, kernel_size[0], t), Blocks(width, kernel_size[2], w))
+        for t in sizes(frames)
+        for w in sizes(width)
+    ]
+    return min(axes, key=cost)
 
 
-def _shift(x: Float[Array, "C B T *N"], frames: int) -> Float[Array, "C B T *N"]:
-    """Frame t of the result is frame t + frames of `x`, or zeros."""
-    length = x.shape[2]
-    if abs(frames) >= length:
-        return jnp.zeros_like(x)
-    kept = x[:, :, max(frames, 0) : length + min(frames, 0)]
-    return jnp.pad(kept, ((0, 0), (0, 0), (max(-frames, 0), max(frames, 0)), *((0, 0),) * (x.ndim - 3)))
+def _rows(
+    x: Float[Array, "B T H W C"], kernel_size: KernelSize, axes: tuple[Blocks, Blocks]
+) -> Float[Array, "C B J I H K"]:
+    """Inputs of block J in time and I in width, in each row H: K = m_h * span in time * span in width."""
+    time, width = axes
+    height, size = x.shape[2], kernel_size[1]
+    x = jnp.moveaxis(_pad(x, (1, size, 1)), -1, 0)
+    x = time.inputs(width.inputs(x, 4), 2)  # C B J t H I w
+    x = x.transpose(0, 1, 2, 5, 4, 3, 6)
+    x = x.reshape(*x.shape[:-2], -1)
+    # Last, and whole rows at a time: what is copied m_h times lies together.
+    return jnp.concatenate([x[..., i : i + height, :] for i in range(size)], axis=-1)
 
 
-def _pad(x: Float[Array, "B T H W C"], kernel_size: KernelSize, right: int = 0) -> Float[Array, "B T+ H+ W+ C"]:
-    """Zeros around the map, `right` more columns of them at its end."""
+def _bands(
+    weights: Float[Array, "M C E"], kernel_size: KernelSize, axes: tuple[Blocks, Blocks]
+) -> Float[Array, "C K F"]:
+    """Weights as matrices from K inputs to the F = block in time * block in width * E outputs of a block."""
+    time, width = axes
+    weights = jnp.moveaxis(weights.reshape(*kernel_size, *weights.shape[1:]), 3, 0)
+    bands = time.band(width.band(weights, 3), 1)  # C t block m_h w block E
+    bands = bands.transpose(0, 3, 1, 4, 2, 5, 6)
+    return bands.reshape(bands.shape[0], bands.shape[1] * time.span * width.span, -1)
+
+
+def _pad(x: Float[Array, "B T H W C"], kernel_size: KernelSize) -> Float[Array, "B T+ H+ W+ C"]:
+    """Zeros around the map."""
     t, h, w = (size // 2 for size in kernel_size)
-    return jnp.pad(x, ((0, 0), (t, t), (h, h), (w, w + right), (0, 0)))
+    return jnp.pad(x, ((0, 0), (t, t), (h, h), (w, w), (0, 0)))
