@@ -1,5 +1,7 @@
 """Layers of the network beside its transforms, with PyTorch's arithmetic where that differs from Flax's."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -34,7 +36,9 @@ class SpatialConv(nnx.Module):
         x, kernel = nnx.nn.dtypes.promote_dtype((x, self.kernel[...]), dtype=self.dtype)
         size = kernel.shape[0]
         if size == 1:
-            return x[:, :, :: self.stride, :: self.stride] @ kernel[0, 0]
+            x = x[:, :, :: self.stride, :: self.stride]
+            # Positions in one axis: XLA contracts it as it is for the gradient, and would copy several ones.
+            return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
         frames = x.reshape(-1, *x.shape[2:])
         y = lax.conv_general_dilated(
             frames,
@@ -80,18 +84,16 @@ class BatchNorm(nnx.Module):
             ValueError: the batch is not a multiple of `clips`.
         """
         if self.use_running_average:
-            return self._normalize(x, self.mean[...], self.var[...])
+            statistics = self.mean[...], self.var[...]
+            return normalize(x, *statistics, self.scale[...], self.bias[...], self.epsilon)
         batch, clips = x.shape[0], self.clips or x.shape[0]
         if batch % clips:
             raise ValueError(f"batch_norm_clips: a batch of {batch} clips is no multiple of {clips}")
-        groups = x.reshape(batch // clips, clips, *x.shape[1:])
-        wide = groups.astype(jnp.promote_types(x.dtype, jnp.float32))
-        axes = (1, 2, 3, 4)
-        mean = jnp.mean(wide, axis=axes, keepdims=True)
-        var = jnp.mean(jnp.square(wide - mean), axis=axes, keepdims=True)
-        samples = clips * x.shape[1] * x.shape[2] * x.shape[3]
-        self._update(mean.reshape(-1, x.shape[-1]), var.reshape(-1, x.shape[-1]) * samples / max(samples - 1, 1))
-        return self._normalize(groups, mean, var).reshape(x.shape)
+        groups = x.reshape(batch // clips, clips * x.shape[1], -1, x.shape[-1])
+        y, mean, var = normalize_batch(groups, self.scale[...], self.bias[...], self.epsilon)
+        samples = groups.shape[1] * groups.shape[2]
+        self._update(mean, var * samples / max(samples - 1, 1))
+        return y.reshape(x.shape)
 
     def _update(self, mean: Float[Array, "G C"], var: Float[Array, "G C"]) -> None:
         """Groups count alike: their average stands for what each GPU would keep for itself."""
@@ -99,11 +101,61 @@ class BatchNorm(nnx.Module):
             new = (1 - self.momentum) * running[...] + self.momentum * jnp.mean(lax.stop_gradient(batch), axis=0)
             running[...] = new.astype(running.dtype)
 
-    def _normalize(
-        self, x: Float[Array, "*N C"], mean: Float[Array, "*#N C"], var: Float[Array, "*#N C"]
-    ) -> Float[Array, "*N C"]:
-        factor = lax.rsqrt(var + self.epsilon) * self.scale[...]
-        return ((x - mean) * factor + self.bias[...]).astype(x.dtype)
+
+def normalize(
+    x: Float[Array, "*N C"],
+    mean: Float[Array, "*#N C"],
+    var: Float[Array, "*#N C"],
+    scale: Float[Array, "C"],
+    bias: Float[Array, "C"],
+    epsilon: float,
+) -> Float[Array, "*N C"]:
+    """(x - mean) / sqrt(var + epsilon) * scale + bias, in the type of `x`."""
+    return ((x - mean) * (lax.rsqrt(var + epsilon) * scale) + bias).astype(x.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalize_batch(
+    x: Float[Array, "G T N C"], scale: Float[Array, "C"], bias: Float[Array, "C"], epsilon: float
+) -> tuple[Float[Array, "G T N C"], Float[Array, "G C"], Float[Array, "G C"]]:
+    """Normalises by the mean and the (biased) variance of each group, and returns them.
+
+    They are for the running statistics alone: no gradient passes through them. Differentiable in reverse mode alone:
+    XLA on the CPU takes twice as long for the sums of its own gradient.
+    """
+    return _normalize_batch_forward(x, scale, bias, epsilon)[0]
+
+
+def _normalize_batch_forward(
+    x: Float[Array, "G T N C"], scale: Float[Array, "C"], bias: Float[Array, "C"], epsilon: float
+) -> tuple[tuple[Array, Array, Array], tuple[Array, ...]]:
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    mean = jnp.mean(wide, axis=(1, 2), keepdims=True)
+    var = jnp.mean(jnp.square(wide - mean), axis=(1, 2), keepdims=True)
+    y = normalize(x, mean, var, scale, bias, epsilon)
+    return (y, mean[:, 0, 0], var[:, 0, 0]), (x, scale, mean, lax.rsqrt(var + epsilon))
+
+
+def _normalize_batch_backward(
+    epsilon: float, residuals: tuple[Array, ...], grads: tuple[Array, Array, Array]
+) -> tuple[Float[Array, "G T N C"], Float[Array, "C"], Float[Array, "C"]]:
+    x, scale, mean, inverse = residuals
+    grad, centred = grads[0].astype(mean.dtype), x - mean
+    number = x.shape[1] * x.shape[2]
+
+    def total(x: Float[Array, "G T N C"]) -> Float[Array, "G 1 1 C"]:
+        # As a product, which XLA on the CPU fuses with what it sums; frame by frame, lest rounding adds up.
+        ones = jnp.ones(x.shape[:-1], x.dtype)
+        frames = jnp.einsum("gtn,gtnc->gtc", ones, x, precision=lax.Precision.HIGHEST)
+        return jnp.sum(frames, axis=1)[:, None, None]
+
+    grad_bias, grad_scale = total(grad), total(grad * centred) * inverse
+    factor = scale * inverse
+    grad_x = factor * grad - (factor * grad_bias + centred * (factor * inverse * grad_scale)) / number
+    return grad_x.astype(x.dtype), jnp.sum(grad_scale, axis=(0, 1, 2)), jnp.sum(grad_bias, axis=(0, 1, 2))
+
+
+normalize_batch.defvjp(_normalize_batch_forward, _normalize_batch_backward)
 
 
 class StochasticDepth(nnx.Module):
@@ -127,19 +179,53 @@ class StochasticDepth(nnx.Module):
         return x * (keep / self.survival).astype(x.dtype)
 
 
+@jax.custom_vjp
 def max_pool(x: Float[Array, "B T H W C"]) -> Float[Array, "B T h w C"]:
-    """1 x 3 x 3 maximum with stride 2, padded by 1 on both sides.
+    """1 x 3 x 3 maximum with stride 2, padded by 1 on both sides. Differentiable in reverse mode alone.
 
-    As a maximum over strided slices: the gradient of `lax.reduce_window` is three times slower on a CPU.
+    The gradient goes to the first of equal maxima, as in PyTorch. XLA's own, of `lax.reduce_window`, is many times
+    slower on a CPU.
     """
-    height, width = x.shape[2:4]
-    rows, columns = -(-height // 2), -(-width // 2)
-    x = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
-    taps = [x[:, :, i : i + 2 * rows - 1 : 2, j : j + 2 * columns - 1 : 2] for i in range(3) for j in range(3)]
-    y = taps[0]
-    for tap in taps[1:]:
-        y = jnp.maximum(y, tap)
-    return y
+    return _max_pool_forward(x)[0]
+
+
+def _max_pool_forward(x: Float[Array, "B T H W C"]) -> tuple[Float[Array, "B T h w C"], tuple[Array, tuple[int, ...]]]:
+    """The maxima, and which of its window's nine positions each comes from."""
+    rows, columns = -(-x.shape[2] // 2), -(-x.shape[3] // 2)
+    padded = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    taps = [padded[:, :, i : i + 2 * rows - 1 : 2, j : j + 2 * columns - 1 : 2] for i in range(3) for j in range(3)]
+    y = functools.reduce(jnp.maximum, taps)
+    first = jnp.full(y.shape, 8, jnp.int8)
+    for index in reversed(range(8)):
+        first = jnp.where(taps[index] == y, jnp.int8(index), first)
+    return y, (first, x.shape)
+
+
+def _max_pool_backward(
+    residuals: tuple[Array, tuple[int, ...]], grad: Float[Array, "B T h w C"]
+) -> tuple[Float[Array, "B T H W C"]]:
+    first, shape = residuals
+    rows, columns = first.shape[2:4]
+    around = ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0))
+    first, grad = jnp.pad(first, around, constant_values=-1), jnp.pad(grad, around)
+    # Along either axis, an odd pixel of the padded map is the middle of one window; an even one is the end of a
+    # window and the start of the next. Pairs: where the window is, and which position in it the pixel has.
+    windows = (((0, 2), (1, 0)), ((1, 1),))
+
+    def pixels(row: int, column: int) -> Float[Array, "B T h+1 w+1 C"]:
+        parts = []
+        for i, tap_i in windows[row]:
+            for j, tap_j in windows[column]:
+                part = (slice(None), slice(None), slice(i, i + rows + 1), slice(j, j + columns + 1))
+                parts.append(jnp.where(first[part] == 3 * tap_i + tap_j, grad[part], 0))
+        return functools.reduce(jnp.add, parts)
+
+    y = jnp.stack([jnp.stack([pixels(row, column) for column in (0, 1)], axis=4) for row in (0, 1)], axis=3)
+    y = y.reshape(*y.shape[:2], 2 * (rows + 1), 2 * (columns + 1), -1)
+    return (y[:, :, 1 : shape[2] + 1, 1 : shape[3] + 1],)
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def average_pool(x: Float[Array, "B T H W C"], stride: int) -> Float[Array, "B T h w C"]:

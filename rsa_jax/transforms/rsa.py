@@ -114,7 +114,8 @@ class RSA(nnx.Module):
     ) -> tuple[Float[Array, "B T H W L c"], Float[Array, "B T H W c"], Float[Array, "B T H W c"]]:
         """Normalised queries, key and value. The value stands for the key where the kernel needs none."""
         channels, width = x.shape[-1], x.shape[-1] // self.num_queries
-        projected = self.projection(x)
+        # Positions in one axis, as in SpatialConv.
+        projected = self.projection(x.reshape(-1, channels)).reshape(*x.shape[:-1], -1)
         query = projected[..., :channels].reshape(*x.shape[:-1], self.num_queries, width)
         key, value = projected[..., channels : channels + width], projected[..., -width:]
         if self.normalization == "l2":
