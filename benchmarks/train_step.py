@@ -14,26 +14,44 @@ import numpy as np
 
 from benchmarks.measure import interleaved, report, table
 from configs import common
+from rsa_jax.schedule import compiler_options
 from rsa_jax.training.optimizer import make_optimizer, make_schedule
-from rsa_jax.training.state import create_state, define_model
+from rsa_jax.training.state import TrainState, create_state, define_model
 from rsa_jax.training.step import make_update
 
 CLASSES = 174
 
 
-def jax_step(transform: str, clips: np.ndarray, label: np.ndarray) -> tuple[Callable[[], object], float]:
-    """The compiled step, with the old state's memory given to the new one; and the seconds of its compilation."""
+def make_program(
+    batch: Sequence[jax.Array | jax.ShapeDtypeStruct], **model: Any
+) -> tuple[Callable[[], TrainState], jax.stages.Compiled, float]:
+    """The initial state, the compiled step, and the seconds of its compilation.
+
+    Args:
+        batch: normalised clips and labels.
+        model: fields of `config.model`.
+    """
     config = common.get_config()
-    config.model.update(num_classes=CLASSES, transform=transform)
+    config.model.update(num_classes=CLASSES, **model)
     schedule = make_schedule(config.optimizer, epochs=config.epochs, steps_per_epoch=1000)
     optimizer = make_optimizer(config.optimizer, schedule)
-    state = jax.jit(lambda: create_state(config, optimizer))()
-    update = jax.jit(make_update(define_model(config.model), optimizer, config), donate_argnums=0)
-    batch = jnp.asarray(clips), jnp.asarray(label)
-    lowered = update.lower(state, *batch)
+    init = jax.jit(lambda: create_state(config, optimizer))
+    update = jax.jit(
+        make_update(define_model(config.model), optimizer, config),
+        donate_argnums=0,
+        compiler_options=compiler_options(),
+    )
+    lowered = update.lower(jax.eval_shape(init), *batch)
     start = time.perf_counter()
     program = lowered.compile()
-    seconds = time.perf_counter() - start
+    return init, program, time.perf_counter() - start
+
+
+def jax_step(clips: np.ndarray, label: np.ndarray, **model: Any) -> tuple[Callable[[], object], float]:
+    """The compiled step, with the old state's memory given to the new one; and the seconds of its compilation."""
+    batch = jnp.asarray(clips), jnp.asarray(label)
+    init, program, seconds = make_program(batch, **model)
+    state = init()
 
     def step() -> None:
         nonlocal state
@@ -76,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     label = rng.integers(0, CLASSES, args.batch).astype(np.int32)
     results: list[dict[str, Any]] = []
     for transform in ("rsa", "conv2d"):
-        step, compilation = jax_step(transform, clips, label)
+        step, compilation = jax_step(clips, label, transform=transform)
         seconds = interleaved({"PyTorch": torch_step(transform, clips, label), "rsa-jax": step}, args.repeats)
         results.append({"transform": transform, "compilation": compilation, "seconds": seconds})
         print(results[-1], flush=True)

@@ -10,6 +10,8 @@ from jax.nn import initializers
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from rsa_jax.schedule import not_before
+
 
 class SpatialConv(nnx.Module):
     """1 x k x k convolution of each frame, padded by k // 2 on both sides as PyTorch does, without bias.
@@ -39,20 +41,55 @@ class SpatialConv(nnx.Module):
             x = x[:, :, :: self.stride, :: self.stride]
             # Positions in one axis: XLA contracts it as it is for the gradient, and would copy several ones.
             return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
-        frames = x.reshape(-1, *x.shape[2:])
-        y = lax.conv_general_dilated(
-            frames,
-            kernel,
-            window_strides=(self.stride, self.stride),
-            padding=[(size // 2, size // 2)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        y = convolve(x.reshape(-1, *x.shape[2:]), kernel, self.stride)
         return y.reshape(*x.shape[:2], *y.shape[1:])
 
     def multiply_adds(self, shape: tuple[int, ...]) -> int:
         """Of a map of that shape, `B T H W C`."""
         batch, frames, height, width, _ = shape
         return batch * frames * -(-height // self.stride) * -(-width // self.stride) * self.kernel.size
+
+
+def _convolve(x: Float[Array, "N H W C"], kernel: Float[Array, "k k C D"], stride: int) -> Float[Array, "N h w D"]:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=[(size // 2, size // 2) for size in kernel.shape[:2]],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve(x: Float[Array, "N H W C"], kernel: Float[Array, "k k C D"], stride: int) -> Float[Array, "N h w D"]:
+    """Convolution padded by k // 2 on both sides. Differentiable in reverse mode alone."""
+    return _convolve(x, kernel, stride)
+
+
+def _convolve_backward(
+    stride: int, residuals: tuple[Array, Array], grad: Float[Array, "N h w D"]
+) -> tuple[Float[Array, "N H W C"], Float[Array, "k k C D"]]:
+    x, kernel = residuals
+    (grad_x,) = jax.linear_transpose(lambda x: _convolve(x, kernel, stride), x)(grad)
+
+    def as_convolution(x: Float[Array, "N H W C"], grad: Float[Array, "N h w D"]) -> Float[Array, "k k C D"]:
+        return jax.linear_transpose(lambda kernel: _convolve(x, kernel, stride), kernel)(grad)[0]
+
+    def as_products(x: Float[Array, "N H W C"], grad: Float[Array, "N h w D"]) -> Float[Array, "k k C D"]:
+        """One product for each row of the kernel."""
+        size, (rows, columns) = kernel.shape[0], grad.shape[1:3]
+        around = (size // 2, size // 2)
+        x = jnp.pad(not_before(x, grad), ((0, 0), around, around, (0, 0)))
+        x = jnp.concatenate([x[:, :, j : j + stride * (columns - 1) + 1 : stride] for j in range(size)], axis=-1)
+        flat = grad.reshape(-1, grad.shape[-1])
+        inputs = [x[:, i : i + stride * (rows - 1) + 1 : stride].reshape(-1, x.shape[-1]) for i in range(size)]
+        return jnp.stack([part.T @ flat for part in inputs]).reshape(kernel.shape)
+
+    # XLA's CPU compiler makes a convolution with a window as large as the map of it, and transposes both for that.
+    return grad_x, lax.platform_dependent(x, grad, cpu=as_products, default=as_convolution)
+
+
+convolve.defvjp(lambda x, kernel, stride: (_convolve(x, kernel, stride), (x, kernel)), _convolve_backward)
 
 
 class BatchNorm(nnx.Module):

@@ -12,6 +12,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from rsa_jax.data import pipeline
+from rsa_jax.schedule import compiler_options
 from rsa_jax.training.checkpoints import Checkpoints, check_dataset, check_same, read_config
 from rsa_jax.training.evaluation import Counts, evaluate, make_eval_step
 from rsa_jax.training.models import load_initial_weights
@@ -152,7 +153,13 @@ def make_run(config: ConfigDict) -> Run:
         mesh,
         steps_per_epoch,
         init=jax.jit(functools.partial(create_state, config, optimizer), out_shardings=whole),
-        train_step=jax.jit(step, in_shardings=(whole, parts), out_shardings=whole, donate_argnums=0),
+        train_step=jax.jit(
+            step,
+            in_shardings=(whole, parts),
+            out_shardings=whole,
+            donate_argnums=0,
+            compiler_options=compiler_options(),
+        ),
         eval_step=jax.jit(eval_step, in_shardings=(whole, whole, parts), out_shardings=whole),
         predict=jax.jit(make_predict(model, config), in_shardings=(whole, whole, parts), out_shardings=whole),
     )

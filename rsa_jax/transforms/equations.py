@@ -114,11 +114,17 @@ def rsa_factored(
     """
     y = query
     if key_code is not None:
-        y = _product(y, key_code if weights.P1 is None else key_code + weights.P1)
+        y = _product(y, key_code if weights.P1 is None else _offset(key_code, weights.P1))
     y = _product(y, jnp.swapaxes(value_code, -1, -2))
     if value_context is None:
         return y
-    return _product(y, value_context if weights.identity is None else value_context + weights.identity)
+    return _product(y, value_context if weights.identity is None else _offset(value_context, weights.identity))
+
+
+def _offset(matrix: Float[Array, "*N C D"], offset: Float[Array, "C D"]) -> Float[Array, "*N C D"]:
+    """Their sum; in float32 or better, for so is then the sum over all positions that is the offset's gradient."""
+    wide = jnp.promote_types(matrix.dtype, jnp.float32)
+    return (matrix.astype(wide) + offset.astype(wide)).astype(matrix.dtype)
 
 
 @jax.custom_vjp

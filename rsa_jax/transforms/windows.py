@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from rsa_jax.schedule import not_before
+
 KernelSize = tuple[int, int, int]
 
 
@@ -59,7 +61,8 @@ def correlate_banded(
 
     Outputs that are neighbours in time and width form a block; they depend on a block of inputs that is wider by
     the window less one, in each of the window's rows. As a matrix from those to these, the kernel is a band. The
-    gradients compute the blocks of inputs anew instead of keeping them. Differentiable in reverse mode alone.
+    inputs of all blocks are some times as large as the map: they are written out for a few clips at a time, and anew
+    for the gradients. Differentiable in reverse mode alone.
     """
     return _banded_forward(x, weights, kernel_size)[0]
 
@@ -68,13 +71,20 @@ def _banded_forward(
     x: Float[Array, "B T H W C"], weights: Float[Array, "M C E"], kernel_size: KernelSize
 ) -> tuple[Float[Array, "B T H W C E"], tuple[Array, Array]]:
     time, width = axes = choose_blocks(x.shape, weights.shape, kernel_size)
-    rows, bands = _rows(x, kernel_size, axes), _bands(weights, kernel_size, axes)
-    flat = rows.reshape(x.shape[-1], -1, rows.shape[-1])
-    y = flat @ bands if bands.shape[0] > 1 else jnp.einsum("cnk,kf->cnf", flat, bands[0])
-    y = y.reshape(*rows.shape[:-1], time.block, width.block, -1)  # C B J I H t w E
-    y = y.transpose(1, 2, 5, 4, 3, 6, 0, 7)
-    y = y.reshape(x.shape[0], time.blocks * time.block, x.shape[2], width.blocks * width.block, *y.shape[-2:])
-    return y[:, : time.length, :, : width.length], (x, weights)
+    bands = _bands(weights, kernel_size, axes)
+
+    def part(x: Float[Array, "b T H W C"]) -> Float[Array, "b T H W C E"]:
+        rows = _rows(x, kernel_size, axes)
+        flat = rows.reshape(rows.shape[0], -1, rows.shape[-1])
+        y = flat @ bands if bands.shape[0] > 1 else jnp.einsum("cnk,kf->cnf", flat, bands[0])
+        y = y.reshape(*rows.shape[:-1], time.block, width.block, -1)  # C b J I H t w E
+        y = y.transpose(1, 2, 5, 4, 3, 6, 0, 7)
+        y = y.reshape(x.shape[0], time.blocks * time.block, x.shape[2], width.blocks * width.block, *y.shape[-2:])
+        return y[:, : time.length, :, : width.length]
+
+    parts = _parts(x.shape, kernel_size, axes)
+    y = part(x) if parts == 1 else _merge(lax.map(part, _split(x, parts)))
+    return y, (x, weights)
 
 
 def _banded_backward(
@@ -82,20 +92,35 @@ def _banded_backward(
 ) -> tuple[Float[Array, "B T H W C"], Float[Array, "M C E"]]:
     x, weights = residuals
     time, width = axes = choose_blocks(x.shape, weights.shape, kernel_size)
-    rows, rows_pullback = jax.vjp(lambda x: _rows(x, kernel_size, axes), x)
     bands, bands_pullback = jax.vjp(lambda weights: _bands(weights, kernel_size, axes), weights)
     missing = [(0, axis.blocks * axis.block - axis.length) for axis in axes]
-    grad = jnp.pad(grad, ((0, 0), missing[0], (0, 0), missing[1], (0, 0), (0, 0)))
-    batch, _, height, _, channels, outputs = grad.shape
-    grad = grad.reshape(batch, time.blocks, time.block, height, width.blocks, width.block, channels, outputs)
-    grad = grad.transpose(6, 0, 1, 4, 3, 2, 5, 7).reshape(channels, -1, bands.shape[-1])
-    flat = rows.reshape(channels, -1, rows.shape[-1])
-    if bands.shape[0] > 1:
-        grad_rows, grad_bands = jnp.einsum("cnf,ckf->cnk", grad, bands), jnp.einsum("cnk,cnf->ckf", flat, grad)
+
+    def part(
+        total: Float[Array, "G K F"], inputs: tuple[Float[Array, "b T H W C"], Float[Array, "b T H W C E"]]
+    ) -> tuple[Float[Array, "G K F"], Float[Array, "b T H W C"]]:
+        x, grad = inputs
+        rows, rows_pullback = jax.vjp(lambda x: _rows(x, kernel_size, axes), x)
+        flat = rows.reshape(rows.shape[0], -1, rows.shape[-1])
+        grad = jnp.pad(grad, ((0, 0), missing[0], (0, 0), missing[1], (0, 0), (0, 0)))
+        batch, _, height, _, channels, outputs = grad.shape
+        grad = grad.reshape(batch, time.blocks, time.block, height, width.blocks, width.block, channels, outputs)
+        grad = grad.transpose(6, 0, 1, 4, 3, 2, 5, 7).reshape(channels, -1, bands.shape[-1])
+        if bands.shape[0] > 1:
+            grad_rows, grad_bands = jnp.einsum("cnf,ckf->cnk", grad, bands), jnp.einsum("cnk,cnf->ckf", flat, grad)
+        else:
+            grad_rows = jnp.einsum("cnf,kf->cnk", grad, bands[0])
+            grad_bands = jnp.einsum("cnk,cnf->kf", flat, grad)[None]
+        return total + grad_bands, *rows_pullback(grad_rows.reshape(rows.shape))
+
+    x = not_before(x, grad)
+    total = jnp.zeros(bands.shape, jnp.promote_types(bands.dtype, jnp.float32))
+    parts = _parts(x.shape, kernel_size, axes)
+    if parts == 1:
+        total, grad_x = part(total, (x, grad))
     else:
-        grad_rows = jnp.einsum("cnf,kf->cnk", grad, bands[0])
-        grad_bands = jnp.einsum("cnk,cnf->kf", flat, grad)[None]
-    return *rows_pullback(grad_rows.reshape(rows.shape)), *bands_pullback(grad_bands)
+        total, grad_x = lax.scan(part, total, (_split(x, parts), _split(grad, parts)))
+        grad_x = _merge(grad_x)
+    return grad_x, *bands_pullback(total.astype(bands.dtype))
 
 
 correlate_banded.defvjp(_banded_forward, _banded_backward)
@@ -183,6 +208,28 @@ def choose_blocks(shape: tuple[int, ...], weights: tuple[int, ...], kernel_size:
         for w in sizes(width)
     ]
     return min(axes, key=cost)
+
+
+def _parts(shape: tuple[int, ...], kernel_size: KernelSize, axes: tuple[Blocks, Blocks]) -> int:
+    """Of a batch, one after the other: as few as keep the inputs of all blocks small.
+
+    On a CPU that is faster, too: they stay in its cache. Elsewhere it only bounds memory.
+    """
+    time, width = axes
+    batch, _, height, _, channels = shape
+    inputs = time.blocks * time.span * width.blocks * width.span * height * kernel_size[1] * channels
+    most = 2**22 if jax.default_backend() == "cpu" else 2**28
+    divisors = (parts for parts in range(1, batch + 1) if batch % parts == 0)
+    return next(parts for parts in divisors if inputs * batch <= most * parts or parts == batch)
+
+
+def _split(x: Float[Array, "B *N"], parts: int) -> Float[Array, "parts b *N"]:
+    """Part i takes clips i, i + parts, ...: where devices share the batch, every one has its share of each part."""
+    return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+
+
+def _merge(x: Float[Array, "parts b *N"]) -> Float[Array, "B *N"]:
+    return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
 
 
 def _rows(

@@ -1,0 +1,135 @@
+"""Reports memory by the compiler's own analysis: each form of the transform, and the network's training step.
+
+Nothing is run for it, so that the real sizes fit any machine. PyTorch has no such analysis: its step is run, in a
+process of its own, and the largest resident set read.
+
+python -m benchmarks.memory [--batch 8] [--frames 16] [--size 224]
+"""
+
+import argparse
+import concurrent.futures
+import multiprocessing
+import resource
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import rsa_jax
+from benchmarks.measure import interleaved, report, table
+from benchmarks.train_step import jax_step, make_program, torch_step
+from rsa_jax.transforms.forms import FORMS
+
+MIB = 2**20
+# Channels of the stages and their stride.
+STAGES = ((64, 4), (128, 8), (256, 16), (512, 32))
+WINDOW, QUERIES = 5 * 7 * 7, 8
+
+
+def temporary(program: jax.stages.Compiled) -> float:
+    """Most MiB that it holds at a time beside arguments and results."""
+    return analysis(program).temp_size_in_bytes / MIB
+
+
+def analysis(program: jax.stages.Compiled) -> Any:
+    """The compiler's, in bytes."""
+    found = program.memory_analysis()
+    if found is None:
+        raise SystemExit(f"The compiler for {jax.default_backend()} tells nothing about memory.")
+    return found
+
+
+def transform_rows(batch: int, frames: int, size: int) -> list[list[Any]]:
+    """Of each stage: the paper's two orders in MiB, and what each form takes, forward and with gradients."""
+    rows = []
+    for channels, stride in STAGES:
+        side, width = size // stride, channels // QUERIES
+        x = jax.ShapeDtypeStruct((batch, frames, side, side, channels), jnp.float32)
+        positions = batch * frames * side * side
+        row: list[Any] = [f"{side}² x {channels}", positions * WINDOW * width * 4 / MIB, positions * width**2 * 4 / MIB]
+        for form in FORMS:
+            graph, params = nnx.split(rsa_jax.RSA(channels, form=form, rngs=nnx.Rngs(0)))
+
+            def forward(params: nnx.State, x: jax.Array, graph: Any = graph) -> jax.Array:
+                return nnx.merge(graph, params)(x)
+
+            def loss(params: nnx.State, x: jax.Array, forward: Any = forward) -> jax.Array:
+                return jnp.sum(jnp.square(forward(params, x)))
+
+            for function in (forward, jax.grad(loss, argnums=(0, 1))):
+                row.append(temporary(jax.jit(function).lower(params, x).compile()))
+        rows.append(row)
+        print(row, flush=True)
+    return rows
+
+
+def network_rows(batch: int, frames: int, size: int) -> list[list[Any]]:
+    """Training step of RSANet-R50: MiB and the seconds of its compilation."""
+    clips = jax.ShapeDtypeStruct((batch, frames, size, size, 3), jnp.float32)
+    label = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    rows = []
+    for form, remat in (*((form, False) for form in FORMS), ("banded", True)):
+        _, program, seconds = make_program((clips, label), rsa={"form": form}, remat=remat)
+        rows.append([form, "yes" if remat else "no", temporary(program), seconds])
+        print(rows[-1], flush=True)
+    return rows
+
+
+def torch_peak(frames: int, size: int) -> float:
+    """MiB that three training steps of one clip add to the largest resident set of this process."""
+    clips, label = np.ones((1, frames, size, size, 3), np.float32), np.zeros(1, np.int32)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step = torch_step("rsa", clips, label)
+    for _ in range(3):
+        step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / MIB
+
+
+def beside_torch(frames: int, size: int) -> list[list[Any]]:
+    """Peak of the training step on one clip, state included; and what rematerialisation costs there."""
+    clips, label = np.ones((1, frames, size, size, 3), np.float32), np.zeros(1, np.int32)
+    spawned = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawned) as process:
+        rows: list[list[Any]] = [["PyTorch, measured", process.submit(torch_peak, frames, size).result(), "-"]]
+    steps = {}
+    for name, remat in (("rsa-jax", False), ("rsa-jax, model.remat=True", True)):
+        _, program, _ = make_program(jax.eval_shape(lambda: (jnp.asarray(clips), jnp.asarray(label))), remat=remat)
+        found = analysis(program)
+        state = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+        rows.append([name, state / MIB + temporary(program), 0.0])
+        steps[name], _ = jax_step(clips, label, remat=remat)
+    seconds = interleaved(steps, 3)
+    for row in rows[1:]:
+        row[-1] = seconds[row[0]]
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measures and reports."""
+    parser = argparse.ArgumentParser("benchmarks.memory", description=__doc__)
+    parser.add_argument("--batch", type=int, default=8, help="clips (%(default)s)")
+    parser.add_argument("--frames", type=int, default=16, help="of a clip (%(default)s)")
+    parser.add_argument("--size", type=int, default=224, help="side of a frame (%(default)s)")
+    args = parser.parse_args(argv)
+    peer = beside_torch(8, args.size)
+    transform = transform_rows(args.batch, args.frames, args.size)
+    network = network_rows(args.batch, args.frames, args.size)
+    sizes = f"{args.batch} clips of {args.frames} x {args.size}², float32"
+    forms = [f"{form}, {what}" for form in FORMS for what in ("forward", "gradients")]
+    tables = {
+        f"One RSA layer, temporary MiB; {sizes}": table(["map", "B N M C", "B N C²", *forms], transform),
+        f"Training step of RSANet-R50, temporary MiB; {sizes}": table(
+            ["form", "remat", "MiB", "compilation, s"], network
+        ),
+        f"Training step of RSANet-R50, peak MiB with the state; 1 clip of 8 x {args.size}², float32": table(
+            ["", "MiB", "seconds"], peer
+        ),
+    }
+    report("memory", tables, {"transform": transform, "network": network, "beside PyTorch": peer})
+
+
+if __name__ == "__main__":
+    main()

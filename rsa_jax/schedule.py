@@ -1,0 +1,21 @@
+"""When the compiler computes what."""
+
+import jax
+from jaxtyping import Array, Float
+
+
+def not_before(x: Float[Array, "*N"], grad: Float[Array, "*M"]) -> Float[Array, "*N"]:
+    """`x`, but known to the compiler only when `grad` is.
+
+    A gradient that computes an array anew instead of keeping it has to say so: XLA would merge the computation with
+    that of the forward pass, or do it early, and keep the result after all. `lax.optimization_barrier` is meant for
+    this, but the CPU's compiler drops it unless it is told not to. So `grad` takes part, times zero; that fuses with
+    what follows.
+    """
+    return x + 0 * grad[(0,) * grad.ndim].astype(x.dtype)
+
+
+def compiler_options() -> dict[str, str]:
+    """For `jax.jit` of a training step: the CPU's compiler is to keep barriers, without which it merges what
+    rematerialisation computes anew with what the forward pass computed, and saves nothing."""
+    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if jax.default_backend() == "cpu" else {}
