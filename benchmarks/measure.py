@@ -43,12 +43,14 @@ def machine() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     device = jax.devices()[0]
+    malloc = os.environ.get("GLIBC_TUNABLES")
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "device": f"{device.platform}: {device.device_kind}",
         "python": platform.python_version(),
         **versions,
+        **({"GLIBC_TUNABLES": malloc} if malloc else {}),
     }
 
 

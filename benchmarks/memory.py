@@ -1,7 +1,7 @@
 """Reports memory by the compiler's own analysis: each form of the transform, and the network's training step.
 
-Nothing is run for it, so that the real sizes fit any machine. PyTorch has no such analysis: its step is run, in a
-process of its own, and the largest resident set read.
+The analysis runs nothing, so that the real sizes fit any machine. PyTorch has none: its step of one clip is run, in a
+process of its own, and the largest resident set read, which counts the library, too.
 
 python -m benchmarks.memory [--batch 8] [--frames 16] [--size 224]
 """
@@ -93,9 +93,9 @@ def beside_torch(frames: int, size: int) -> list[list[Any]]:
     clips, label = np.ones((1, frames, size, size, 3), np.float32), np.zeros(1, np.int32)
     spawned = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawned) as process:
-        rows: list[list[Any]] = [["PyTorch, measured", process.submit(torch_peak, frames, size).result(), "-"]]
+        rows: list[list[Any]] = [["PyTorch, resident set", process.submit(torch_peak, frames, size).result(), "-"]]
     steps = {}
-    for name, remat in (("rsa-jax", False), ("rsa-jax, model.remat=True", True)):
+    for name, remat in (("rsa-jax, analysis", False), ("rsa-jax, analysis, model.remat=True", True)):
         _, program, _ = make_program(jax.eval_shape(lambda: (jnp.asarray(clips), jnp.asarray(label))), remat=remat)
         found = analysis(program)
         state = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes

@@ -10,7 +10,7 @@ from jax.nn import initializers
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from rsa_jax.schedule import not_before
+from rsa_jax.compiler import not_before
 
 
 class SpatialConv(nnx.Module):
@@ -189,7 +189,8 @@ def _normalize_batch_backward(
     grad_bias, grad_scale = total(grad), total(grad * centred) * inverse
     factor = scale * inverse
     grad_x = factor * grad - (factor * grad_bias + centred * (factor * inverse * grad_scale)) / number
-    return grad_x.astype(x.dtype), jnp.sum(grad_scale, axis=(0, 1, 2)), jnp.sum(grad_bias, axis=(0, 1, 2))
+    grad_scale, grad_bias = (jnp.sum(part, axis=(0, 1, 2)).astype(scale.dtype) for part in (grad_scale, grad_bias))
+    return grad_x.astype(x.dtype), grad_scale, grad_bias
 
 
 normalize_batch.defvjp(_normalize_batch_forward, _normalize_batch_backward)

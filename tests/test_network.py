@@ -8,7 +8,8 @@ from flax import nnx
 from jax import lax
 
 from configs import common
-from rsa_jax.layers import BatchNorm, StochasticDepth, average_pool, max_pool
+from rsa_jax.compiler import compiler_options
+from rsa_jax.layers import BatchNorm, StochasticDepth, average_pool, convolve, max_pool, normalize_batch
 from rsa_jax.network import count_parameters, create_model, survival_rates
 
 
@@ -118,6 +119,60 @@ def test_batch_norm_over_groups_is_batch_norm_of_each():
     np.testing.assert_allclose(grouped.var[...], np.mean([layer.var[...] for layer in singles], 0), rtol=1e-5)
     with pytest.raises(ValueError, match="batch_norm_clips: a batch of 6 clips is no multiple of 4"):
         BatchNorm(4, clips=4)(x)
+
+
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (7, 2)])
+@pytest.mark.parametrize(("height", "width"), [(7, 6), (1, 4)])
+def test_gradients_of_a_convolution_are_those_of_automatic_differentiation(height, width, size, stride):
+    def plain(x, kernel):
+        padding = [(size // 2, size // 2)] * 2
+        return lax.conv_general_dilated(
+            x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    x, kernel = clips(2, height, width, 3), clips(size, size, 3, 4)
+
+    def gradients(convolution):
+        return jax.grad(lambda x, kernel: jnp.sum(jnp.sin(convolution(x, kernel))), argnums=(0, 1))(x, kernel)
+
+    for a, b in zip(gradients(lambda *args: convolve(*args, stride)), gradients(plain), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_gradients_of_batch_norm_are_those_of_automatic_differentiation(dtype):
+    def plain(x, scale, bias):
+        mean = jnp.mean(x, axis=(1, 2), keepdims=True)
+        var = jnp.mean(jnp.square(x - mean), axis=(1, 2), keepdims=True)
+        return (x - mean) / jnp.sqrt(var + 1e-5) * scale + bias
+
+    with jax.enable_x64():
+        x, scale, bias = (jnp.asarray(clips(*shape), dtype) for shape in ((2, 3, 5, 4), (4,), (4,)))
+        x, scale, bias = x, scale.astype(jnp.float32), bias.astype(jnp.float32)
+        wide = [leaf.astype(jnp.float64) for leaf in (x, scale, bias)]
+        expected = jax.grad(lambda *a: jnp.sum(jnp.sin(plain(*a))), argnums=(0, 1, 2))(*wide)
+        actual = jax.grad(
+            lambda *a: jnp.sum(jnp.sin(normalize_batch(*a, 1e-5)[0].astype(jnp.float64))), argnums=(0, 1, 2)
+        )(x, scale, bias)
+        tolerance = {"float32": 1e-5, "float64": 1e-6, "bfloat16": 0.02}[dtype]
+        for a, b, leaf in zip(actual, expected, (x, scale, bias), strict=True):
+            assert a.dtype == leaf.dtype
+            assert jnp.linalg.norm(a.astype(jnp.float64) - b) < tolerance * jnp.linalg.norm(b)
+
+
+def test_rematerialisation_saves_memory():
+    def memory(remat):
+        graph, params, stats = nnx.split(
+            create_model(model_config(remat=remat, stage_sizes=(3, 3)), rngs=nnx.Rngs(0)), nnx.Param, nnx.BatchStat
+        )
+
+        def loss(params, x):
+            return jnp.sum(jnp.sin(nnx.merge(graph, params, stats, copy=True)(x)))
+
+        program = jax.jit(jax.grad(loss), compiler_options=compiler_options())
+        return program.lower(params, clips(4, 4, 32, 32, 3)).compile().memory_analysis().temp_size_in_bytes
+
+    assert memory(True) < 0.9 * memory(False)
 
 
 def test_max_pool_is_the_padded_one_and_so_is_its_gradient():

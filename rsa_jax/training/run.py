@@ -11,8 +11,8 @@ from absl import logging
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from rsa_jax.compiler import compiler_options
 from rsa_jax.data import pipeline
-from rsa_jax.schedule import compiler_options
 from rsa_jax.training.checkpoints import Checkpoints, check_dataset, check_same, read_config
 from rsa_jax.training.evaluation import Counts, evaluate, make_eval_step
 from rsa_jax.training.models import load_initial_weights

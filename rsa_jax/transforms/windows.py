@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from rsa_jax.schedule import not_before
+from rsa_jax.compiler import not_before
 
 KernelSize = tuple[int, int, int]
 
@@ -193,7 +193,7 @@ def choose_blocks(shape: tuple[int, ...], weights: tuple[int, ...], kernel_size:
     (batch, frames, height, width, channels), (_, groups, outputs) = shape, weights
 
     def cost(axes: tuple[Blocks, Blocks]) -> float:
-        """Of each output position and channel: its products, its share of the inputs and of the matrices."""
+        """Of each row of the map: its products, copies of inputs, and share of the matrices."""
         time, width = axes
         inputs, block = time.span * kernel_size[1] * width.span, time.block * width.block
         share = block * outputs * groups / (batch * frames * height * width.length * channels)
@@ -211,16 +211,18 @@ def choose_blocks(shape: tuple[int, ...], weights: tuple[int, ...], kernel_size:
 
 
 def _parts(shape: tuple[int, ...], kernel_size: KernelSize, axes: tuple[Blocks, Blocks]) -> int:
-    """Of a batch, one after the other: as few as keep the inputs of all blocks small.
+    """In how many parts the clips are computed, one after the other: as few as keep the inputs of all blocks small.
 
-    On a CPU that is faster, too: they stay in its cache. Elsewhere it only bounds memory.
+    On a CPU that is faster, too: they stay in its cache. Elsewhere it only bounds memory. Every device has as many
+    clips of each part, where they share the batch evenly.
     """
     time, width = axes
     batch, _, height, _, channels = shape
+    clips = batch // jax.device_count() if batch % jax.device_count() == 0 else batch
     inputs = time.blocks * time.span * width.blocks * width.span * height * kernel_size[1] * channels
     most = 2**22 if jax.default_backend() == "cpu" else 2**28
-    divisors = (parts for parts in range(1, batch + 1) if batch % parts == 0)
-    return next(parts for parts in divisors if inputs * batch <= most * parts or parts == batch)
+    divisors = (parts for parts in range(1, clips + 1) if clips % parts == 0)
+    return next(parts for parts in divisors if inputs * clips <= most * parts or parts == clips)
 
 
 def _split(x: Float[Array, "B *N"], parts: int) -> Float[Array, "parts b *N"]:

@@ -1,6 +1,7 @@
-"""When the compiler computes what."""
+"""What the compiler is told about when to compute something."""
 
 import jax
+from jax import lax
 from jaxtyping import Array, Float
 
 
@@ -9,10 +10,17 @@ def not_before(x: Float[Array, "*N"], grad: Float[Array, "*M"]) -> Float[Array, 
 
     A gradient that computes an array anew instead of keeping it has to say so: XLA would merge the computation with
     that of the forward pass, or do it early, and keep the result after all. `lax.optimization_barrier` is meant for
-    this, but the CPU's compiler drops it unless it is told not to. So `grad` takes part, times zero; that fuses with
-    what follows.
+    this, but the CPU's compiler drops it unless it is told not to. There `grad` takes part, times zero, which fuses
+    with what follows (and makes all of `x` NaN where `grad` starts with a NaN or an infinity).
     """
-    return x + 0 * grad[(0,) * grad.ndim].astype(x.dtype)
+
+    def dependent(x: Array, grad: Array) -> Array:
+        return x + 0 * grad[(0,) * grad.ndim].astype(x.dtype)
+
+    def barrier(x: Array, grad: Array) -> Array:
+        return lax.optimization_barrier((x, grad))[0]
+
+    return lax.platform_dependent(x, grad, cpu=dependent, default=barrier)
 
 
 def compiler_options() -> dict[str, str]:
