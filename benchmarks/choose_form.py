@@ -56,10 +56,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         results.append({"shape": x.shape, "seconds": seconds, "fastest": fastest})
         rows.append([" x ".join(map(str, x.shape)), *seconds.values(), fastest])
         print(results[-1], flush=True)
-    used = windows.WRITE
     blocks, best = measure_blocks(args.repeats)
     forms_title = f'{LAYER}; form="auto" is "{AUTO}"'
-    blocks_title = f"{LAYER}, banded, by the cost of a write in multiply-adds; {best} is best, WRITE is {used}"
+    blocks_title = f"{LAYER}, banded, by the cost of a write in multiply-adds; {best} is best, WRITE is {windows.WRITE}"
     tables = {
         forms_title: table(["map", *FORMS, "fastest"], rows),
         blocks_title: table(["map", *map(str, WRITES)], blocks),
