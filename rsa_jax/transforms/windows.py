@@ -5,6 +5,7 @@ Its positions are counted row by row: frame, height, width. All maps are channel
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -82,8 +83,7 @@ def _banded_forward(
         y = y.reshape(x.shape[0], time.blocks * time.block, x.shape[2], width.blocks * width.block, *y.shape[-2:])
         return y[:, : time.length, :, : width.length]
 
-    parts = _parts(x.shape, kernel_size, axes)
-    y = part(x) if parts == 1 else _merge(lax.map(part, _split(x, parts)))
+    _, y = _in_parts(lambda total, x: (total, part(x)), jnp.zeros(()), (x,), _parts(x.shape, kernel_size, axes))
     return y, (x, weights)
 
 
@@ -96,9 +96,8 @@ def _banded_backward(
     missing = [(0, axis.blocks * axis.block - axis.length) for axis in axes]
 
     def part(
-        total: Float[Array, "G K F"], inputs: tuple[Float[Array, "b T H W C"], Float[Array, "b T H W C E"]]
+        total: Float[Array, "G K F"], x: Float[Array, "b T H W C"], grad: Float[Array, "b T H W C E"]
     ) -> tuple[Float[Array, "G K F"], Float[Array, "b T H W C"]]:
-        x, grad = inputs
         rows, rows_pullback = jax.vjp(lambda x: _rows(x, kernel_size, axes), x)
         flat = rows.reshape(rows.shape[0], -1, rows.shape[-1])
         grad = jnp.pad(grad, ((0, 0), missing[0], (0, 0), missing[1], (0, 0), (0, 0)))
@@ -110,16 +109,11 @@ def _banded_backward(
         else:
             grad_rows = jnp.einsum("cnf,kf->cnk", grad, bands[0])
             grad_bands = jnp.einsum("cnk,cnf->kf", flat, grad)[None]
-        return total + grad_bands, *rows_pullback(grad_rows.reshape(rows.shape))
+        return total + grad_bands, rows_pullback(grad_rows.reshape(rows.shape))[0]
 
     x = not_before(x, grad)
     total = jnp.zeros(bands.shape, jnp.promote_types(bands.dtype, jnp.float32))
-    parts = _parts(x.shape, kernel_size, axes)
-    if parts == 1:
-        total, grad_x = part(total, (x, grad))
-    else:
-        total, grad_x = lax.scan(part, total, (_split(x, parts), _split(grad, parts)))
-        grad_x = _merge(grad_x)
+    total, grad_x = _in_parts(part, total, (x, grad), _parts(x.shape, kernel_size, axes))
     return grad_x, *bands_pullback(total.astype(bands.dtype))
 
 
@@ -225,13 +219,28 @@ def _parts(shape: tuple[int, ...], kernel_size: KernelSize, axes: tuple[Blocks, 
     return next(parts for parts in divisors if inputs * clips <= most * parts or parts == clips)
 
 
-def _split(x: Float[Array, "B *N"], parts: int) -> Float[Array, "parts b *N"]:
-    """Part i takes clips i, i + parts, ...: where devices share the batch, every one has its share of each part."""
-    return x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+def _in_parts(
+    part: Callable[..., tuple[Array, Array]], total: Array, arrays: tuple[Array, ...], parts: int
+) -> tuple[Array, Float[Array, "B *N"]]:
+    """`part(total, *arrays)` for some clips at a time: the last total, and the other results of all clips.
 
+    Part i takes clips i, i + parts, ...: where devices share the batch, every one has its share of each part.
+    """
+    if parts == 1:
+        return part(total, *arrays)
+    split = [x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1) for x in arrays]
+    shape = jax.eval_shape(part, total, *(x[0] for x in split))[1]
+    # Not zeros, as `lax.scan` would have it: room for a result that depends on nothing is kept from the start of
+    # the program on.
+    room = jnp.broadcast_to(0 * arrays[0][(0,) * arrays[0].ndim].astype(shape.dtype), (parts, *shape.shape))
 
-def _merge(x: Float[Array, "parts b *N"]) -> Float[Array, "B *N"]:
-    return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+    def step(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        total, results = carry
+        total, result = part(total, *(x[i] for x in split))
+        return total, results.at[i].set(result)
+
+    total, results = lax.fori_loop(0, parts, step, (total, room))
+    return total, results.swapaxes(0, 1).reshape(-1, *results.shape[2:])
 
 
 def _rows(
