@@ -69,7 +69,7 @@ def make_dataset(folder: Path) -> tuple[ConfigDict, float]:
     import tensorflow_datasets as tfds
 
     from rsa_jax.data.builder import data_path, open_prepared, prepare, quiet
-    from rsa_jax.data.video_folder import VideoFolder, VideoFolderConfig
+    from rsa_jax.data.datasets.video_folder import VideoFolder, VideoFolderConfig
 
     config = ssv2.get_config()
     config.data.update(name="video_folder/made_up", data_dir=str(folder / "prepared"))

@@ -1,5 +1,6 @@
 """What all data sets share: a TFDS builder of clips as JPEG frames, with provenance, whole or not there."""
 
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -8,36 +9,34 @@ import functools
 import hashlib
 import importlib.metadata
 import io
+import json
 import os
 import pathlib
 import platform
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import av
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
+from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 from tqdm import tqdm
 
-from rsa_jax.data.clip import Clip, encode_clip
-from rsa_jax.data.parallel import parallel_map
+from rsa_jax.data.clip import Clip
+from rsa_jax.data.report import Report, SplitReport
+from rsa_jax.data.shards import Shards
 
 # TensorFlow only reads data here; otherwise it would take the accelerators' memory from JAX.
 tf.config.set_visible_devices([], "GPU")
 
 
 class PreparationError(RuntimeError):
-    """A data set could not be prepared, or is not there; says what to do.
-
-    `left_out` holds the clips that could not be decoded until then, as `ClipBuilder.left_out` does.
-    """
-
-    def __init__(self, message: str, left_out: Sequence[dict[str, str]] = ()):
-        super().__init__(message)
-        self.left_out = left_out
+    """A data set could not be prepared, or is not there; says what to do."""
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -49,6 +48,8 @@ class ClipConfig(tfds.core.BuilderConfig):
       width: of the stored frames in pixels.
       quality: of JPEG, 1 to 100.
       max_failed_share: largest share of clips, over all splits, that may be left out.
+      allow_missing: prepare what is there of an official data set.
+      unpack: whether archives may be unpacked where there are no videos.
       workers: processes that decode; 1: this one.
     """
 
@@ -56,6 +57,8 @@ class ClipConfig(tfds.core.BuilderConfig):
     width: int = 320
     quality: int = 90
     max_failed_share: float = 0.05
+    allow_missing: bool = False
+    unpack: bool = True
     workers: int = 1
 
     def __post_init__(self) -> None:
@@ -80,46 +83,69 @@ def _versions() -> dict[str, str]:
     return versions | libraries
 
 
-def _flush(folder: pathlib.Path) -> dict[str, int]:
-    """Waits until the files are on the disk: a power cut must not leave their names alone."""
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file)
-    return {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-
-
-class ClipBuilder(tfds.core.GeneratorBasedBuilder):
+class ClipBuilder(FileReaderBuilder):
     """Base of all data sets. A subclass says what the classes and the clips are; the rest is here.
 
-    An example is {frames: T JPEG pictures, label, id}. Provenance lies in metadata.json beside the data.
+    An example is {frames: T JPEG pictures, label, id}. Provenance lies in metadata.json beside the data, and what
+    was missing in report.json.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     builder_config: Any  # a ClipConfig
+    # Variants by name; not TFDS's BUILDER_CONFIGS, whose fields nobody may change.
+    configs: Sequence[ClipConfig] = ()
     url_infos = None  # nothing is downloaded; TFDS would look for checksums beside the code
 
     # What a subclass defines.
     class_names: Sequence[str]
     # Classes that a mirror turns into others: their clips are never flipped.
     directional: Sequence[int] = ()
+    # Clips of each split as the publishers count them.
+    official_sizes: Mapping[str, int] = MappingProxyType({})
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        # TFDS has data sets of some of these names in its own registry.
+        super().__init_subclass__(skip_registration=True, **kwargs)
 
     def clips(self) -> dict[str, Sequence[Clip]]:
-        """The clips of every split, in the order in which they are stored."""
+        """The clips of every split whose videos are there, in the order in which they are stored."""
         raise NotImplementedError
 
     def origin(self) -> dict[str, Any]:
         """Where the clips came from and how they were split: goes into the provenance."""
         raise NotImplementedError
 
-    @functools.cached_property
-    def left_out(self) -> list[dict[str, str]]:
-        """Clips that could not be decoded: split, id and reason of each."""
+    def missing(self) -> dict[str, list[str]]:
+        """Ids of listed clips whose videos are not there, by split."""
+        return {}
+
+    def extra(self) -> list[str]:
+        """Videos that are there and not listed."""
         return []
 
     @property
     def frame_size(self) -> tuple[int, int]:
         """(height, width) of the stored frames."""
         return self.builder_config.height, self.builder_config.width
+
+    def report(self) -> Report:
+        """What is there. Of a prepared data set, also what was left out."""
+        missing, splits = self.missing(), {}
+        for split, clips in self.clips().items():
+            absent, present = missing.get(split, []), {clip.label for clip in clips}
+            splits[split] = SplitReport(
+                official=self.official_sizes.get(split),
+                listed=len(clips) + len(absent),
+                missing=absent,
+                left_out=self._left_out.get(split, []),
+                stored=self.info.splits[split].num_examples if split in self.info.splits else None,
+                empty_classes=[name for i, name in enumerate(self.class_names) if i not in present],
+            )
+        return Report(splits, self.extra())
+
+    @functools.cached_property
+    def _left_out(self) -> dict[str, list[dict[str, str]]]:
+        return {}
 
     def _info(self) -> tfds.core.DatasetInfo:
         frame = tfds.features.Image(shape=(*self.frame_size, 3), encoding_format="jpeg")
@@ -136,43 +162,96 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        return {split: self._generate_examples(split, clips) for split, clips in self.clips().items()}
-
-    def _generate_examples(self, split: str, clips: Sequence[Clip]) -> Iterator[tuple[int, dict[str, Any]]]:
-        encode = functools.partial(encode_clip, size=self.frame_size, quality=self.builder_config.quality)
-        results = parallel_map(encode, clips, self.builder_config.workers)
-        kept = 0
-        for clip, frames in tqdm(results, desc=split, total=len(clips), unit=" clips", mininterval=0.5):
-            if isinstance(frames, str):
-                self.left_out.append({"split": split, "id": clip.id, "reason": frames})
-                continue
-            yield kept, {"frames": [io.BytesIO(f) for f in frames], "label": clip.label, "id": clip.id}
-            kept += 1
-        if not kept:
-            message = f"Split {split!r}: none of its {len(clips)} clips could be decoded."
-            raise PreparationError(message, self.left_out)
-
-    def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         # TFDS calls it inside a temporary folder, which gets its name after all has gone well.
-        super()._download_and_prepare(*args, **kwargs)
+        self._check()
+        work = _work_folder(pathlib.Path(self.data_path))
+        _begin(work, self._plan())
+        splits = {name: Shards(work / name, clips) for name, clips in self.clips().items()}
+        for name, shards in splits.items():
+            self._write(name, shards)
+            self._left_out[name] = shards.left_out()
+        self._check_failures(splits)
+        self.info.set_splits(tfds.core.SplitDict([self._move(name, shards) for name, shards in splits.items()]))
         counts = {name: split.num_examples for name, split in self.info.splits.items()}
-        self._check_failures(sum(counts.values()))
+        report = json.dumps(dataclasses.asdict(self.report()), indent=1)
+        folder = pathlib.Path(self.data_path)
+        (folder / "report.json").write_text(report)
         self.info.metadata.update(
             provenance=self._provenance(counts),
             directional=list(self.directional),
-            files=_flush(pathlib.Path(self.data_dir)),
+            files={path.name: path.stat().st_size for path in sorted(folder.iterdir())},
         )
 
-    def _check_failures(self, kept: int) -> None:
-        failed, allowed = len(self.left_out), self.builder_config.max_failed_share
-        if failed > allowed * (kept + failed):
+    def _check(self) -> None:
+        problems = self.report().problems()
+        if problems and not self.builder_config.allow_missing:
+            listing = self.report().text()
             raise PreparationError(
-                f"{failed} of {kept + failed} clips could not be decoded: "
-                f"a share of {failed / (kept + failed):.3f}, allowed are {allowed} "
-                "(max_failed_share). Nothing was stored.",
-                self.left_out,
+                f"{listing}\n{'; '.join(problems)}. --allow_missing prepares what is there.",
             )
+        for split, clips in self.clips().items():
+            if not clips:
+                raise PreparationError(f"Split {split!r} holds no clip.")
+            repeated = [name for name, count in collections.Counter(clip.id for clip in clips).items() if count > 1]
+            if repeated:
+                raise PreparationError(f"Split {split!r} lists {len(repeated)} clips twice: {', '.join(repeated[:5])}.")
+
+    def _plan(self) -> dict[str, Any]:
+        """All that the examples depend on: another plan makes finished shards worthless."""
+        lines = [
+            f"{split} {clip.id} {clip.label} {clip.seconds} {'' if callable(clip.source) else clip.source}"
+            for split, clips in self.clips().items()
+            for clip in clips
+        ]
+        digest = hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+        return {
+            "frame size": list(self.frame_size),
+            "quality": self.builder_config.quality,
+            "classes": label_map_hash(self.class_names),
+            "clips": digest,
+        }
+
+    def _write(self, split: str, shards: Shards) -> None:
+        def serialize(clip: Clip, frames: list[bytes]) -> bytes:
+            example = {"frames": [io.BytesIO(f) for f in frames], "label": clip.label, "id": clip.id}
+            return self.info.features.serialize_example(example)
+
+        with tqdm(desc=split, total=len(self.clips()[split]), unit=" clips", mininterval=0.5) as progress:
+            shards.write(
+                serialize,
+                size=self.frame_size,
+                quality=self.builder_config.quality,
+                workers=self.builder_config.workers,
+                progress=progress,
+            )
+
+    def _check_failures(self, splits: Mapping[str, Shards]) -> None:
+        kept = {name: sum(shard.examples for shard in shards.shards()) for name, shards in splits.items()}
+        failed = sum(len(clips) for clips in self._left_out.values())
+        total, allowed = sum(kept.values()) + failed, self.builder_config.max_failed_share
+        message = ""
+        if 0 in kept.values():
+            message = f"Split {min(kept, key=kept.__getitem__)!r}: none of its clips could be decoded"
+        elif failed > allowed * total:
+            share = f"a share of {failed / total:.3f}, allowed are {allowed} (max_failed_share)"
+            message = f"{failed} of {total} clips could not be decoded: {share}"
+        if message:
+            for shards in splits.values():
+                shards.forget_left_out()  # somebody may mend these files
+            raise PreparationError(
+                f"{message}. No data set was made; what was decoded is kept for the next try.\n{self.report().text()}"
+            )
+
+    def _move(self, split: str, shards: Shards) -> tfds.core.SplitInfo:
+        """Moves the shards of a split into the data set's folder, under TFDS's names."""
+        done = [shard for shard in shards.shards() if shard.examples]
+        template, size = self._get_filename_template(split), 0
+        for i, shard in enumerate(done):
+            size += shards.path(shard).stat().st_size
+            shards.path(shard).rename(template.sharded_filepath(shard_index=i, num_shards=len(done)))
+        lengths = [shard.examples for shard in done]
+        return tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
 
     def _provenance(self, counts: dict[str, int]) -> dict[str, Any]:
         return {
@@ -181,10 +260,32 @@ class ClipBuilder(tfds.core.GeneratorBasedBuilder):
             "frame_size": list(self.frame_size),
             "jpeg_quality": self.builder_config.quality,
             "label_map_sha256": label_map_hash(self.class_names),
-            "left_out": self.left_out,
+            "missing": {split: len(ids) for split, ids in self.missing().items()},
+            "left_out": [{"split": split, **clip} for split, clips in self._left_out.items() for clip in clips],
             "versions": _versions(),
             "prepared": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
+
+
+def _work_folder(path: pathlib.Path) -> pathlib.Path:
+    """Where finished shards of the data set in `path` wait for the others."""
+    return path.parent / f"unfinished.{ClipBuilder.VERSION}"
+
+
+def _begin(work: pathlib.Path, plan: dict[str, Any]) -> None:
+    """Keeps what an interrupted preparation with the same plan has left in the folder, and nothing else."""
+    record = work / "plan.json"
+    before = json.loads(record.read_text()) if record.exists() else None
+    if before == plan:
+        return
+    if before is not None:
+        differing = ", ".join(name for name in plan if plan[name] != before.get(name))
+        message = f"What an interrupted preparation has left does not fit any more ({differing}): beginning anew."
+        tqdm.write(message, file=sys.stderr)
+    if work.exists():
+        shutil.rmtree(work)
+    work.mkdir(parents=True)
+    record.write_text(json.dumps(plan))
 
 
 def data_path(name: str, data_dir: str | os.PathLike[str]) -> pathlib.Path:
@@ -245,18 +346,16 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _remove_leftovers(path: pathlib.Path) -> None:
-    """Removes what is at `path`, and what interrupted runs left beside it."""
+def _remove(path: pathlib.Path) -> None:
+    """Removes a folder, which never stands half removed under its own name."""
     if path.exists():
-        path.rename(path.with_name(f"incomplete.old_{path.name}"))  # never half removed under its own name
-    for leftover in path.parent.glob("incomplete.*"):
-        shutil.rmtree(leftover)
+        path.rename(path.with_name(f"incomplete.old_{path.name}"))
 
 
 def prepare(builder: Callable[[], ClipBuilder], path: pathlib.Path, *, overwrite: bool = False) -> ClipBuilder | None:
     """Prepares a data set in `path`, unless it is there.
 
-    An interrupted run leaves nothing under that name, and the next run starts again.
+    An interrupted run leaves nothing under that name; the next one goes on with its work.
 
     Args:
       builder: makes the builder; called after an old data set was removed, which it would otherwise read.
@@ -270,7 +369,19 @@ def prepare(builder: Callable[[], ClipBuilder], path: pathlib.Path, *, overwrite
         if path.exists() and not overwrite:
             open_prepared(path)
             return None
-        _remove_leftovers(path)
+        if path.exists():
+            _remove(path)
+            _remove(_work_folder(path))
+        for leftover in path.parent.glob("incomplete.*"):
+            shutil.rmtree(leftover)
         made = builder()
         made.download_and_prepare(file_format="array_record")
+        for folder in (_work_folder(path), unpacked_folder(path)):
+            if folder.exists():
+                shutil.rmtree(folder)
         return made
+
+
+def unpacked_folder(path: pathlib.Path) -> pathlib.Path:
+    """Where archives are unpacked to while the data set in `path` is prepared."""
+    return path.parent / f"unpacked.{ClipBuilder.VERSION}"

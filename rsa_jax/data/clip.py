@@ -15,17 +15,22 @@ class Clip:
       label: class, from 0.
       source: video file, folder of frames, or a picklable function that returns the frames,
         already at the stored size.
+      seconds: of the video file, if the clip is but a part of it: start and end.
     """
 
     id: str
     label: int
     source: str | Callable[[], Iterable[Frame]]
+    seconds: tuple[float, float] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.id} ({self.source})"
 
 
 def encode_clip(clip: Clip, size: tuple[int, int], quality: int) -> list[bytes] | str:
     """JPEG frames of a clip, resized to (height, width) pixels; or the reason why there are none."""
     try:
-        frames = clip.source() if callable(clip.source) else read_frames(clip.source, size)
+        frames = clip.source() if callable(clip.source) else read_frames(clip.source, size, clip.seconds)
         return encode_jpeg(frames, quality)
     except VideoError as error:
         return str(error)

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
@@ -33,7 +33,7 @@ def _start_worker() -> None:
 
 def parallel_map(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
-) -> Iterator[tuple[Item, Result]]:
+) -> Generator[tuple[Item, Result]]:
     """Yields (item, function(item)) in the order of `items`, with a few results per worker waiting at most.
 
     With one worker it runs in this process. Otherwise function, items and results are pickled.

@@ -12,13 +12,11 @@ from ml_collections import ConfigDict
 
 from rsa_jax.data import sampling
 from rsa_jax.data.builder import PreparationError, data_path, open_prepared, prepare, quiet
-from rsa_jax.data.motion import motion_builder
+from rsa_jax.data.datasets import BUILDERS, make_builder
 
 # frames uint8 [b, T, H, W, 3]; label, index (position in the split) and epoch int32 [b]; mask float32 [b], 0
 # for padding. b is this process' share of the batch.
 Batch = dict[str, np.ndarray]
-
-BUILDERS = ("motion", "video_folder")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +47,7 @@ def _open(data: ConfigDict) -> tfds.core.DatasetBuilder:
     builder = data.name.partition("/")[0]
     if not path.is_dir() and builder == "motion":
         print(f"Data set {data.name!r} is drawn once, to {path} ...", flush=True)
-        prepare(lambda: motion_builder(path), path)
+        prepare(lambda: make_builder(path), path)
     elif not path.is_dir():
         known = "" if builder in BUILDERS else f" (it is none of {', '.join(BUILDERS)})"
         raise PreparationError(

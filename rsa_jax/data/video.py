@@ -43,14 +43,32 @@ def _upright(frame: av.VideoFrame, size: tuple[int, int]) -> Frame:
     return np.rot90(pixels, quarters)
 
 
-def _file_frames(path: pathlib.Path, size: tuple[int, int]) -> Iterator[Frame]:
+def _between(
+    container: av.container.InputContainer, frames: Iterator[av.VideoFrame], seconds: tuple[float, float]
+) -> Iterator[av.VideoFrame]:
+    """Frames shown from `seconds[0]` on and before `seconds[1]`, after the start of the video."""
+    start, end = seconds
+    stream = container.streams.video[0]
+    zero = float((stream.start_time or 0) * (stream.time_base or 0))
+    container.seek(int((zero + start) * av.time_base))  # to a key frame before it
+    for frame in frames:
+        if frame.time is None:
+            raise ValueError("its frames have no times, which a part of a video is found by")
+        if frame.time - zero >= end:
+            return
+        if frame.time - zero >= start:
+            yield frame
+
+
+def _file_frames(path: pathlib.Path, size: tuple[int, int], seconds: tuple[float, float] | None) -> Iterator[Frame]:
     # From an open file: a name with ":" or "%" means something to FFmpeg, and an extension may lie.
     with path.open("rb") as file, av.open(file, "r", metadata_errors="ignore") as container:
         if "_pipe" in container.format.name or container.format.name == "image2":
             raise ValueError("a picture, not a video; frames of a video go into a folder of their own")
         if not container.streams.video:
             raise ValueError("it holds no video stream")
-        for frame in _decode_packets(container):
+        frames = _decode_packets(container)
+        for frame in frames if seconds is None else _between(container, frames, seconds):
             yield _upright(frame, size)
 
 
@@ -64,12 +82,15 @@ def _folder_frames(path: pathlib.Path, size: tuple[int, int]) -> Iterator[Frame]
             raise ValueError(f"frame {name}: {error}") from error
 
 
-def read_frames(path: str | pathlib.Path, size: tuple[int, int]) -> Iterator[Frame]:
+def read_frames(
+    path: str | pathlib.Path, size: tuple[int, int], seconds: tuple[float, float] | None = None
+) -> Iterator[Frame]:
     """Every frame of a video file or of a folder of pictures, in order, upright, one at a time.
 
     Args:
       path: file in any container and codec that FFmpeg knows, whatever its extension, or folder.
       size: (height, width) in pixels of the frames that come out.
+      seconds: only the frames of a file from the first of these times on and before the second.
 
     Raises:
       VideoError: nothing could be decoded; names the path and the reason.
@@ -77,7 +98,7 @@ def read_frames(path: str | pathlib.Path, size: tuple[int, int]) -> Iterator[Fra
     path = pathlib.Path(path)
     count = 0
     try:
-        for frame in _folder_frames(path, size) if path.is_dir() else _file_frames(path, size):
+        for frame in _folder_frames(path, size) if path.is_dir() else _file_frames(path, size, seconds):
             yield frame
             count += 1
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -85,7 +106,8 @@ def read_frames(path: str | pathlib.Path, size: tuple[int, int]) -> Iterator[Fra
         where = f" after frame {count}" if count else ""
         raise VideoError(f"{path}: cannot be decoded{where}: {reason}") from error
     if not count:
-        raise VideoError(f"{path}: no frame found")
+        where = f" from {seconds[0]:.2f} to {seconds[1]:.2f} s" if seconds else ""
+        raise VideoError(f"{path}: no frame found{where}")
 
 
 def encode_jpeg(frames: Iterable[Frame], quality: int) -> list[bytes]:

@@ -1,88 +1,126 @@
 """Prepares a data set: decodes videos and stores their frames for training.
 
-python -m rsa_jax.tools.prepare video_folder/my_videos --source DIR [--data_dir DIR]
+python -m rsa_jax.tools.prepare something_something_v2 --source DIR [--data_dir DIR]
+python -m rsa_jax.tools.prepare video_folder/my_videos --source DIR
+
+Interrupted, it goes on where it was when it is started again.
 """
 
 # Worker processes import this file, too: TensorFlow stays out of them by being imported in the functions.
 import argparse
 import os
-import pathlib
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from rsa_jax.data.builder import ClipBuilder
+# Of the tool itself; the other arguments are options of a data set.
+_TOOL = ("name", "data_dir", "overwrite", "check")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("rsa_jax.tools.prepare", description=__doc__)
+    # What is not given is not an option of the data set: it has its own defaults.
+    parser = argparse.ArgumentParser(
+        "rsa_jax.tools.prepare",
+        description=__doc__,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
-    add("name", help="video_folder/NAME_OF_YOUR_CHOICE, or motion")
-    add("--source", help="folder of the videos: CLASS_NAME/CLIP, or train/ and validation/ with such folders")
+    add(
+        "name",
+        help="something_something_v1, something_something_v2, diving48/v2 or /v1, finegym/gym99 or /gym288, "
+        "kinetics400, ucf101/split1 to 3, jester, video_folder/NAME_OF_YOUR_CHOICE, motion",
+    )
+    add(
+        "--source",
+        help="folder of the videos, frames or archives; for video_folder: CLASS_NAME/CLIP, or train/ and "
+        "validation/ with such folders",
+    )
     add("--data_dir", default="~/tensorflow_datasets", help="where prepared data sets lie (%(default)s)")
-    add("--height", type=int, default=240, help="of the stored frames in pixels (%(default)s)")
-    add("--width", type=int, default=320, help="of the stored frames in pixels (%(default)s)")
-    add("--quality", type=int, default=90, help="of the JPEG frames, 1 to 100 (%(default)s)")
+    add("--check", action="store_true", default=False, help="say what is there and what is missing; write nothing")
+    add("--overwrite", action="store_true", default=False, help="remove the prepared data set first")
+    add("--workers", type=int, default=os.cpu_count(), help="processes that decode (%(default)s)")
+    stored = parser.add_argument_group("what is stored")
+    add = stored.add_argument
+    add("--height", type=int, help="of the frames in pixels (240)")
+    add("--width", type=int, help="of the frames in pixels (320)")
+    add("--quality", type=int, help="of the JPEG frames, 1 to 100 (90)")
+    add("--max_failed_share", type=float, help="of clips that cannot be decoded and are left out (0.05)")
+    official = parser.add_argument_group("public data sets")
+    add = official.add_argument
+    add("--annotations", help="folder of the official annotation files, if they are not in --source")
+    add("--allow_missing", action="store_true", help="prepare what is there of a partial download")
+    lists = parser.add_argument_group("lists in the form of TSN")
+    add = lists.add_argument
     add("--train_list", help="list file of lines 'path label' or 'path num_frames label'; goes with")
     add("--validation_list", help="... the list of the validation clips")
-    add("--label_names", help="file of class names, line i that of label i; for lists")
-    add("--validation_fraction", type=float, default=0.1, help="of every class, without lists (%(default)s)")
-    add("--split_seed", type=int, default=0, help="of that choice (%(default)s)")
-    add("--directional", nargs="+", default=(), help="classes that a mirror turns into others: never flipped")
-    add("--max_failed_share", type=float, default=0.05, help="of clips that may be left out (%(default)s)")
-    add("--workers", type=int, default=os.cpu_count(), help="processes that decode (%(default)s)")
-    add("--overwrite", action="store_true", help="remove the prepared data set first")
+    add("--label_names", help="file of class names, line i that of label i")
+    folder = parser.add_argument_group("video_folder")
+    add = folder.add_argument
+    add("--validation_fraction", type=float, help="of every class, without lists (0.1)")
+    add("--split_seed", type=int, help="of that choice (0)")
+    add(
+        "--directional",
+        dest="directional_names",
+        nargs="+",
+        metavar="CLASS",
+        help="classes that a mirror turns into others: never flipped",
+    )
     return parser
 
 
-def _builder(args: argparse.Namespace, path: pathlib.Path) -> Callable[[], "ClipBuilder"]:
-    from rsa_jax.data.builder import PreparationError
-    from rsa_jax.data.motion import motion_builder
-    from rsa_jax.data.video_folder import VideoFolder, VideoFolderConfig
+def _check(path: Path, options: dict[str, object]) -> int:
+    from rsa_jax.data.builder import quiet
+    from rsa_jax.data.datasets import make_builder
 
-    name = path.parts[-3]
-    if name == "motion":
-        return lambda: motion_builder(path)
-    if name != "video_folder":
-        raise PreparationError(f"Unknown data set {args.name!r}; expected video_folder/NAME or motion.")
-    if not args.source:
-        raise PreparationError("video_folder needs --source, the folder of the videos.")
-    not_fields = ("name", "data_dir", "overwrite", "directional")
-    fields = {key: value for key, value in vars(args).items() if key not in not_fields}
-    config = VideoFolderConfig(name=path.parent.name, directional_names=args.directional, **fields)
-    return lambda: VideoFolder(data_dir=path.parents[2], config=config)
+    with quiet():
+        report = make_builder(path, unpack=False, **options).report()
+    print(report.text())
+    problems = report.problems()
+    print("\n".join(problems) or "Nothing is missing.")
+    return 1 if problems else 0
 
 
-def _print_left_out(left_out: Sequence[dict[str, str]]) -> None:
-    for clip in left_out:
-        print(f"Left out of {clip['split']}: {clip['reason']}")
-    if left_out:
-        print(f"{len(left_out)} clips left out.")
+def _prepare(path: Path, name: str, data_dir: str, overwrite: bool, options: dict[str, object]) -> int:
+    from rsa_jax.data.builder import prepare
+    from rsa_jax.data.datasets import make_builder
+
+    prepared = prepare(lambda: make_builder(path, **options), path, overwrite=overwrite)
+    if not prepared:
+        print(f"{name} is already prepared in {path}. With --overwrite it is prepared again.")
+        return 0
+    print(prepared.report().text())
+    print(f"Prepared in {path}: provenance in metadata.json, what is missing in report.json. To train on it:")
+    print(f"  --config.data.name={name} --config.data.data_dir={data_dir}")
+    return 0
+
+
+def _stop(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepares a data set and reports. Returns the exit status: 1 if there is no data set in the end."""
     args = _parser().parse_args(argv)
-    from rsa_jax.data.builder import PreparationError, data_path, prepare
+    from rsa_jax.data.builder import PreparationError, data_path
     from rsa_jax.data.parallel import WorkerDiedError
 
+    options = {name: value for name, value in vars(args).items() if name not in _TOOL}
+    before = signal.signal(signal.SIGTERM, _stop)
     try:
         path = data_path(args.name, args.data_dir)
-        prepared = prepare(_builder(args, path), path, overwrite=args.overwrite)
+        if args.check:
+            return _check(path, options)
+        return _prepare(path, args.name, args.data_dir, args.overwrite, options)
     except (PreparationError, WorkerDiedError, OSError) as error:
-        _print_left_out(getattr(error, "left_out", ()))
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    if not prepared:
-        print(f"{args.name} is already prepared in {path}. With --overwrite it is prepared again.")
-        return 0
-    _print_left_out(prepared.left_out)
-    for name, split in prepared.info.splits.items():
-        print(f"{name}: {split.num_examples} clips of {len(prepared.class_names)} classes")
-    print(f"Prepared in {path}, with provenance in metadata.json. To train on it:")
-    print(f"  --config.data.name={args.name} --config.data.data_dir={args.data_dir}")
-    return 0
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

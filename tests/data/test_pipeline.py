@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 
 from configs.common import get_config
-from rsa_jax.data import motion, pipeline, sampling
+from rsa_jax.data import pipeline, sampling
 from rsa_jax.data.builder import PreparationError, data_path
 from rsa_jax.data.clip import encode_clip
+from rsa_jax.data.datasets import make_builder, motion
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_batches(data):
 
 def test_training_frames_are_those_that_were_stored(data):
     batch = train(data, num_steps=1)[0]
-    clips = motion.Motion(data_dir=data.data_dir, config="tiny").clips()["train"]
+    clips = make_builder(data_path(data.name, data.data_dir)).clips()["train"]
     for i in range(3):
         index = int(batch["index"][i])
         frames = encode_clip(clips[index], (36, 36), 90)
@@ -107,7 +108,7 @@ def test_evaluation_counts_every_clip_once(data, batch_size, count):
 
 def test_evaluation_takes_segment_centres(data):
     batch = next(pipeline.eval_batches(data, split="validation", batch_size=2))
-    clip = motion.Motion(data_dir=data.data_dir, config="tiny").clips()["validation"][1]
+    clip = make_builder(data_path(data.name, data.data_dir)).clips()["validation"][1]
     frames = encode_clip(clip, (36, 36), 90)
     expected = np.stack([np.asarray(Image.open(io.BytesIO(frames[j]))) for j in (1, 4, 7, 10)])
     assert np.abs(batch["frames"][1].astype(int) - expected).max() <= 1
@@ -144,7 +145,7 @@ def test_unknown_split(data):
             "video_folder/mine",
             r"python -m rsa_jax\.tools\.prepare video_folder/mine --source DIR --data_dir ",
         ),
-        ("kinetic", "none of motion, video_folder"),
+        ("kinetic", "none of something_something_v1"),
         ("a/b/c", "expected 'builder' or 'builder/config'"),
         ("../x", "expected 'builder' or 'builder/config'"),
     ],

@@ -9,7 +9,6 @@ two classes of a pair hold the same frames in reversed order.
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Float, UInt8
 
-from rsa_jax.data.builder import ClipBuilder, ClipConfig, PreparationError
+from rsa_jax.data.builder import ClipBuilder, ClipConfig
 from rsa_jax.data.clip import Clip
 
 # Pairs, the second of each the first reversed in time. Pair k moves quantity k.
@@ -166,7 +165,7 @@ def draw(seed: tuple[int, ...], label: int, num_frames: int, size: tuple[int, in
 class Motion(ClipBuilder):
     """Ten classes of motion in five pairs that are each other reversed in time."""
 
-    BUILDER_CONFIGS = [  # noqa: RUF012
+    configs = [  # noqa: RUF012
         MotionConfig(name="default"),
         MotionConfig(name="tiny", num_train=64, num_validation=32),  # for tests
     ]
@@ -189,13 +188,4 @@ class Motion(ClipBuilder):
 
     def origin(self) -> dict[str, Any]:
         """The program and its seed."""
-        return {"source": "drawn by rsa_jax.data.motion", "seed": self.builder_config.seed}
-
-
-def motion_builder(path: pathlib.Path) -> Motion:
-    """The builder of the data set in `path` = DATA_DIR/motion/CONFIG/VERSION."""
-    config = path.parent.name
-    if config not in Motion.builder_configs:
-        known = ", ".join(f"motion/{name}" for name in Motion.builder_configs)
-        raise PreparationError(f"Unknown data set 'motion/{config}'; there are {known}.")
-    return Motion(data_dir=path.parents[2], config=config)
+        return {"source": "drawn by rsa_jax.data.datasets.motion", "seed": self.builder_config.seed}

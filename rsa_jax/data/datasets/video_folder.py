@@ -29,13 +29,27 @@ class VideoFolderConfig(ClipConfig):
       directional_names: classes that a mirror turns into others.
     """
 
-    source: str
+    source: str = ""
     train_list: str | None = None
     validation_list: str | None = None
     label_names: str | None = None
     validation_fraction: float = 0.1
     split_seed: int = 0
     directional_names: Sequence[str] = ()
+
+
+def source_folder(source: str) -> pathlib.Path:
+    """The folder that the user names.
+
+    Raises:
+      PreparationError: there is none.
+    """
+    if not source:
+        raise PreparationError("--source is missing, the folder of the videos.")
+    folder = pathlib.Path(source).expanduser()
+    if not folder.is_dir():
+        raise PreparationError(f"source {source} is not a folder.")
+    return folder
 
 
 def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -151,9 +165,7 @@ def split_by_list(config: VideoFolderConfig) -> tuple[list[str], Splits]:
 
 def find_splits(config: VideoFolderConfig) -> tuple[list[str], Splits]:
     """Class names and the clips of every split: by list, by folder or by a seeded fraction."""
-    source = pathlib.Path(config.source)
-    if not source.is_dir():
-        raise PreparationError(f"source {config.source} is not a folder.")
+    source = source_folder(config.source)
     if config.train_list or config.validation_list:
         return split_by_list(config)
     if config.label_names:

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from rsa_jax.data import motion
+from rsa_jax.data.builder import data_path
 from rsa_jax.data.clip import encode_clip
+from rsa_jax.data.datasets import make_builder, motion
 
 SIZE = (36, 36)
 
@@ -72,7 +73,7 @@ def test_no_shape_looks_the_same_after_a_turn(shape):
 
 
 def test_splits_share_no_clip(tmp_path):
-    clips = motion.Motion(data_dir=tmp_path, config="tiny").clips()
+    clips = make_builder(data_path("motion/tiny", tmp_path)).clips()
     assert {split: len(c) for split, c in clips.items()} == {"train": 64, "validation": 32}
     seeds = [clip.source.args[0] for split in clips.values() for clip in split]
     assert len(set(seeds)) == 96

@@ -3,7 +3,7 @@ import sys
 import pytest
 
 from rsa_jax.data.builder import PreparationError
-from rsa_jax.data.video_folder import VideoFolder, VideoFolderConfig, find_splits, parse_line, read_list
+from rsa_jax.data.datasets.video_folder import VideoFolder, VideoFolderConfig, find_splits, parse_line, read_list
 
 
 def touch(root, *names):

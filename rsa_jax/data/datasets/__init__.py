@@ -1,0 +1,47 @@
+"""Every data set that can be prepared, by name."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from rsa_jax.data.builder import ClipBuilder, PreparationError
+from rsa_jax.data.datasets.diving48 import Diving48
+from rsa_jax.data.datasets.finegym import Finegym
+from rsa_jax.data.datasets.kinetics import Kinetics400
+from rsa_jax.data.datasets.motion import Motion
+from rsa_jax.data.datasets.something_something import Jester, SomethingSomethingV1, SomethingSomethingV2
+from rsa_jax.data.datasets.ucf101 import Ucf101
+from rsa_jax.data.datasets.video_folder import VideoFolder, VideoFolderConfig
+
+BUILDERS: dict[str, type[ClipBuilder]] = {
+    builder.name: builder
+    for builder in (
+        *(SomethingSomethingV1, SomethingSomethingV2, Diving48, Finegym, Kinetics400, Ucf101, Jester),
+        *(VideoFolder, Motion),
+    )
+}
+
+
+def make_builder(path: pathlib.Path, **options: Any) -> ClipBuilder:
+    """The builder of the data set in `path` = DATA_DIR/BUILDER/CONFIG/VERSION.
+
+    Args:
+      path: from `rsa_jax.data.builder.data_path`.
+      **options: fields of the builder's configuration.
+
+    Raises:
+      PreparationError: there is no such data set, or it has no such option.
+    """
+    name, config_name = path.parts[-3], path.parent.name
+    if name not in BUILDERS:
+        raise PreparationError(f"Unknown data set {name!r}; there are {', '.join(BUILDERS)}.")
+    builder = BUILDERS[name]
+    configs = {config.name: config for config in builder.configs}
+    config = VideoFolderConfig(name=config_name) if builder is VideoFolder else configs.get(config_name)
+    if config is None:
+        known = ", ".join(f"{name}/{config}" for config in configs)
+        raise PreparationError(f"Unknown data set '{name}/{config_name}'; there are {known}.")
+    unknown = options.keys() - {field.name for field in dataclasses.fields(config)}
+    if unknown:
+        raise PreparationError(f"{name} has no option {', '.join(f'--{option}' for option in sorted(unknown))}.")
+    return builder(data_dir=path.parents[2], config=dataclasses.replace(config, **options))

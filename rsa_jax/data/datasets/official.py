@@ -1,0 +1,233 @@
+"""What the public benchmarks share: annotations as published, videos found by name, counts to compare with."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from rsa_jax.data.archives import ArchiveError, find_archives, unpack_all
+from rsa_jax.data.builder import ClipBuilder, ClipConfig, PreparationError, unpacked_folder
+from rsa_jax.data.clip import Clip
+from rsa_jax.data.datasets.video_folder import read_list, source_folder
+from rsa_jax.data.sources import find_file, find_videos, holds_video
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class OfficialConfig(ClipConfig):
+    """Where the download lies.
+
+    Attributes:
+      source: folder of the videos, at any depth and under any folder names, or of the archives.
+      annotations: folder of the annotation files, if they do not lie in `source`.
+      train_list: in place of the official one, TSN's list of the training clips, lines of `path num_frames label`.
+      validation_list: TSN's list of the validation clips.
+      label_names: with lists, a file of class names, line i that of label i; without it, the official names.
+    """
+
+    source: str = ""
+    annotations: str | None = None
+    train_list: str | None = None
+    validation_list: str | None = None
+    label_names: str | None = None
+
+
+class Place(NamedTuple):
+    """Where a clip may lie: name of a video without extension, and the part of it in seconds if not all."""
+
+    name: str
+    seconds: tuple[float, float] | None = None
+
+
+class Listed(NamedTuple):
+    """A clip as the annotations list it. The first of the places that is there counts."""
+
+    id: str
+    label: int
+    places: tuple[Place, ...]
+
+
+class Annotations:
+    """The annotation files of a download.
+
+    Args:
+      folders: where they may lie; also one folder deeper.
+
+    Attributes:
+      used: SHA-256 of the files that were asked for, by name.
+    """
+
+    def __init__(self, folders: Sequence[pathlib.Path]):
+        self._folders = folders
+        self.used: dict[str, str] = {}
+
+    def find(self, *names: str) -> pathlib.Path | None:
+        """The first file of these names; they are those of different releases."""
+        path = find_file(names, self._folders)
+        if path:
+            self.used[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return path
+
+    def get(self, *names: str) -> pathlib.Path:
+        """As `find`.
+
+        Raises:
+          PreparationError: there is none.
+        """
+        path = self.find(*names)
+        if path is None:
+            where = " or ".join(str(folder) for folder in self._folders)
+            raise PreparationError(f"There is no {' or '.join(names)} in {where}, nor one folder below.")
+        return path
+
+
+def read_lines(path: pathlib.Path) -> list[str]:
+    """Lines of a text file that are not empty, whatever their ends, without surrounding spaces."""
+    return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """A JSON file.
+
+    Raises:
+      PreparationError: it is none.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise PreparationError(f"{path}: expected JSON: {error}.") from error
+
+
+def bad_line(path: pathlib.Path, number: int, line: str, expected: str) -> PreparationError:
+    """An error about a line, counted from 1."""
+    return PreparationError(f"{path}, line {number}: expected {expected}, got {line!r}.")
+
+
+class OfficialBuilder(ClipBuilder):
+    """Base of the public benchmarks. A subclass reads their annotations.
+
+    The split that papers evaluate on is called "validation", whatever its publishers call it.
+    """
+
+    configs: Sequence[OfficialConfig] = (OfficialConfig(name="default"),)
+    # Classes that the mirror turns into each other, by name.
+    mirror_names: Sequence[tuple[str, str]] = ()
+    num_classes: int
+
+    def read_class_names(self, annotations: Annotations) -> list[str]:
+        """Names in the order of the class ids."""
+        raise NotImplementedError
+
+    def read_clips(self, annotations: Annotations, class_names: Sequence[str]) -> dict[str, list[Listed]]:
+        """What each split lists."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def _folders(self) -> list[pathlib.Path]:
+        """Where annotations and videos lie; archives are unpacked unless the source holds a video."""
+        config = self.builder_config
+        folders = [source_folder(folder) for folder in (config.source, config.annotations) if folder is not None]
+        if holds_video(folders[0]):
+            return folders
+        try:
+            target = unpacked_folder(pathlib.Path(self.data_path))
+            if not config.unpack and (archives := find_archives(folders[0])):
+                raise PreparationError(
+                    f"The videos are in archives, which --check leaves alone: {', '.join(archives)}."
+                )
+            return [*folders, target] if unpack_all(folders[0], target) else folders
+        except ArchiveError as error:
+            raise PreparationError(f"{error}.") from error
+
+    @functools.cached_property
+    def _annotations(self) -> Annotations:
+        return Annotations(self._folders)
+
+    @functools.cached_property
+    def class_names(self) -> Sequence[str]:  # type: ignore[override]
+        """The official names, or those that belong to the lists."""
+        label_names = self.builder_config.label_names
+        names = read_lines(pathlib.Path(label_names)) if label_names else self.read_class_names(self._annotations)
+        if len(names) != self.num_classes:
+            where = label_names or ", ".join(self._annotations.used)
+            raise PreparationError(f"{where}: expected {self.num_classes} class names, got {len(names)}.")
+        return names
+
+    @functools.cached_property
+    def _listed(self) -> dict[str, list[Listed]]:
+        config = self.builder_config
+        if not (config.train_list or config.validation_list):
+            splits = self.read_clips(self._annotations, self.class_names)
+            for split, clips in splits.items():
+                self._check_labels(f"Annotations of {split!r}", [listed.label for listed in clips])
+            return splits
+        if not (config.train_list and config.validation_list):
+            raise PreparationError("train_list and validation_list go together; one of them is missing.")
+        lists = {"train": config.train_list, "validation": config.validation_list}
+        return {
+            split: [
+                Listed(clip.id, clip.label, (Place(str(clip.source)),)) for clip in self._read_list(pathlib.Path(path))
+            ]
+            for split, path in lists.items()
+        }
+
+    def _read_list(self, path: pathlib.Path) -> list[Clip]:
+        clips = read_list(path, pathlib.Path(self.builder_config.source))
+        self._check_labels(str(path), [clip.label for clip in clips])
+        return clips
+
+    def _check_labels(self, where: str, labels: Sequence[int]) -> None:
+        if labels and not 0 <= min(labels) <= max(labels) < self.num_classes:
+            hint = " Do the labels count from 1 instead of 0?" if min(labels) == 1 else ""
+            raise PreparationError(
+                f"{where}: expected labels from 0 to {self.num_classes - 1}, got {min(labels)} to {max(labels)}.{hint}"
+            )
+
+    @functools.cached_property
+    def _videos(self) -> tuple[dict[str, pathlib.Path], list[str]]:
+        names = {place.name for clips in self._listed.values() for clip in clips for place in clip.places}
+        if self.builder_config.train_list:  # lists say where a clip lies
+            return {name: pathlib.Path(name) for name in names if pathlib.Path(name).exists()}, []
+        try:
+            return find_videos(self._folders, names)
+        except ValueError as error:
+            raise PreparationError(f"{error}.") from error
+
+    def _clip(self, listed: Listed) -> Clip | None:
+        """With its video, or None if that is not there."""
+        for place in listed.places:
+            path = self._videos[0].get(place.name)
+            if path:
+                return Clip(listed.id, listed.label, str(path), place.seconds)
+        return None
+
+    @functools.cached_property
+    def _clips(self) -> dict[str, list[tuple[Listed, Clip | None]]]:
+        return {split: [(listed, self._clip(listed)) for listed in clips] for split, clips in self._listed.items()}
+
+    def clips(self) -> dict[str, Sequence[Clip]]:
+        """The clips of every split whose videos are there, in the order of the annotations."""
+        return {split: [clip for _, clip in clips if clip] for split, clips in self._clips.items()}
+
+    def missing(self) -> dict[str, list[str]]:
+        """Ids of the other ones, by split."""
+        return {split: [listed.id for listed, clip in clips if not clip] for split, clips in self._clips.items()}
+
+    def extra(self) -> list[str]:
+        """Videos that no split lists."""
+        return self._videos[1]
+
+    @property
+    def directional(self) -> Sequence[int]:  # type: ignore[override]
+        """Ids of the classes that the mirror turns into others."""
+        names = self.class_names
+        return sorted(names.index(name) for pair in self.mirror_names for name in pair)
+
+    def origin(self) -> dict[str, Any]:
+        """The download, and the annotation files that were read."""
+        config = self.builder_config
+        lists = {name: getattr(config, name) for name in ("train_list", "validation_list", "label_names")}
+        source = str(pathlib.Path(config.source).resolve())
+        return {"source": source, "annotations_sha256": self._annotations.used, **lists}

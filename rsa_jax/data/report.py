@@ -1,0 +1,69 @@
+"""What of a data set is there, what is missing, and what could not be decoded."""
+
+import dataclasses
+from collections.abc import Sequence
+
+
+@dataclasses.dataclass
+class SplitReport:
+    """Of one split.
+
+    Attributes:
+      official: clips that the publishers count; None if nobody does.
+      listed: clips that the annotations list.
+      missing: ids of those whose video is not there.
+      left_out: id and reason of those that could not be decoded.
+      stored: clips in the data set; None before there is one.
+      empty_classes: names of classes without a listed clip.
+    """
+
+    official: int | None
+    listed: int
+    missing: list[str]
+    left_out: list[dict[str, str]]
+    stored: int | None
+    empty_classes: list[str]
+
+
+@dataclasses.dataclass
+class Report:
+    """Of a data set.
+
+    Attributes:
+      splits: by name.
+      extra: videos that no annotation names.
+    """
+
+    splits: dict[str, SplitReport]
+    extra: list[str]
+
+    def problems(self) -> list[str]:
+        """What differs from the whole official data set, in words."""
+        found = []
+        for name, split in self.splits.items():
+            if split.official not in (None, split.listed):
+                found.append(
+                    f"{name}: the annotations list {split.listed} clips, officially there are {split.official}"
+                )
+            if split.missing:
+                found.append(f"{name}: the videos of {len(split.missing)} of {split.listed} clips are missing")
+        return found
+
+    def text(self, most: int = 10) -> str:
+        """To read; of each list at most so many entries."""
+        lines = []
+        for name, split in self.splits.items():
+            official = "" if split.official is None else f", officially {split.official}"
+            stored = "" if split.stored is None else f"; {split.stored} stored"
+            lines.append(f"{name}: {split.listed} clips listed{official}; {len(split.missing)} missing{stored}")
+            lines += _listing("classes without a clip", split.empty_classes, most)
+            lines += _listing("missing", split.missing, most)
+            lines += _listing("left out", [clip["reason"] for clip in split.left_out], most)
+        return "\n".join(lines + _listing("videos that no annotation names", self.extra, most))
+
+
+def _listing(title: str, entries: Sequence[str], most: int) -> list[str]:
+    if not entries:
+        return []
+    more = [f"    ... and {len(entries) - most} more"] if len(entries) > most else []
+    return [f"  {title}: {len(entries)}", *(f"    {entry}" for entry in entries[:most]), *more]

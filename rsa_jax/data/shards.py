@@ -1,0 +1,150 @@
+"""Examples on their way into shards: written in parallel, interrupted at any point, gone on with later."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+from array_record.python.array_record_module import ArrayRecordWriter
+from tqdm import tqdm
+
+from rsa_jax.data.clip import Clip, encode_clip
+from rsa_jax.data.parallel import parallel_map
+
+# A reader holds every shard of a split open: few enough for the usual limit of 1024 files.
+_SMALLEST, _MOST_SHARDS = 256, 256
+
+
+@dataclasses.dataclass
+class Shard:
+    """A file of examples of the clips start..stop-1 of a split, whole and on the disk.
+
+    Attributes:
+      start: first clip.
+      stop: clip after the last one.
+      examples: clips in the file; without any there is no file.
+      left_out: the other ones: id and reason of each.
+    """
+
+    start: int
+    stop: int
+    examples: int
+    left_out: list[dict[str, str]]
+
+
+class Shards:
+    """The shards of a split in a folder that outlives the process.
+
+    Args:
+      folder: of this split's shards and the journal of what is done.
+      clips: of the split, in order.
+    """
+
+    def __init__(self, folder: pathlib.Path, clips: Sequence[Clip]):
+        self._folder, self._clips = folder, clips
+        self._journal = folder / "journal.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        done = json.loads(self._journal.read_text()) if self._journal.exists() else []
+        self._done = [shard for shard in (Shard(**fields) for fields in done) if self._is_there(shard)]
+
+    def path(self, shard: Shard) -> pathlib.Path:
+        """The file of a shard."""
+        return self._folder / f"{shard.start:08d}.array_record"
+
+    def shards(self) -> list[Shard]:
+        """What is done, in the order of the clips."""
+        return sorted(self._done, key=lambda shard: shard.start)
+
+    def left_out(self) -> list[dict[str, str]]:
+        """Clips without an example: id and reason of each."""
+        return [clip for shard in self.shards() for clip in shard.left_out]
+
+    def forget_left_out(self) -> None:
+        """Takes out the shards from which clips were left out: they are done again."""
+        for shard in self._done:
+            if shard.left_out:
+                self.path(shard).unlink(missing_ok=True)
+        self._done = [shard for shard in self._done if not shard.left_out]
+        self._save()
+
+    def write(
+        self,
+        serialize: Callable[[Clip, list[bytes]], bytes],
+        *,
+        size: tuple[int, int],
+        quality: int,
+        workers: int,
+        progress: tqdm,
+    ) -> None:
+        """Writes what is not done yet. However it ends, the clips that were finished stay finished.
+
+        Args:
+          serialize: makes a record of a clip and its JPEG frames.
+          size: (height, width) of the frames in pixels.
+          quality: of JPEG, 1 to 100.
+          workers: processes that decode.
+          progress: counts the clips.
+        """
+        pieces = list(self._missing())
+        progress.update(len(self._clips) - sum(stop - start for start, stop in pieces))
+        todo = (self._clips[i] for start, stop in pieces for i in range(start, stop))
+        encode = functools.partial(encode_clip, size=size, quality=quality)
+        with contextlib.closing(parallel_map(encode, todo, workers)) as results:
+            for start, stop in pieces:
+                self._write_shard(start, stop, results, serialize, progress)
+
+    def _write_shard(
+        self,
+        start: int,
+        stop: int,
+        results: Iterator[tuple[Clip, list[bytes] | str]],
+        serialize: Callable[[Clip, list[bytes]], bytes],
+        progress: tqdm,
+    ) -> None:
+        shard = Shard(start, start, 0, [])
+        # Uncompressed: JPEG does not get smaller.
+        writer = ArrayRecordWriter(str(self.path(shard)), "group_size:1,uncompressed")
+        try:
+            while shard.stop < stop:
+                clip, frames = next(results)
+                if isinstance(frames, str):
+                    shard.left_out.append({"id": clip.id, "reason": frames})
+                else:
+                    writer.write(serialize(clip, frames))
+                    shard.examples += 1
+                shard.stop += 1
+                progress.update()
+        finally:
+            writer.close()
+            self._finish(shard)
+
+    def _finish(self, shard: Shard) -> None:
+        """Also of a shard that an interruption made short."""
+        if shard.examples:
+            with self.path(shard).open("rb") as file:
+                os.fsync(file)  # a power cut must not leave the name alone
+        else:
+            self.path(shard).unlink()
+        if shard.stop > shard.start:
+            self._done.append(shard)
+            self._save()
+
+    def _is_there(self, shard: Shard) -> bool:
+        return not shard.examples or self.path(shard).exists()
+
+    def _missing(self) -> Iterator[tuple[int, int]]:
+        """Ranges of clips that are not done, none longer than a shard."""
+        longest = max(_SMALLEST, -(-len(self._clips) // _MOST_SHARDS))
+        after = len(self._clips)
+        ends = [(shard.start, shard.stop) for shard in self.shards()]
+        for (_, stop), (start, _) in zip([(0, 0), *ends], [*ends, (after, after)], strict=True):
+            for first in range(stop, start, longest):
+                yield first, min(first + longest, start)
+
+    def _save(self) -> None:
+        partial = self._journal.with_suffix(".partial")
+        partial.write_text(json.dumps([dataclasses.asdict(shard) for shard in self._done]))
+        partial.replace(self._journal)
