@@ -1,4 +1,4 @@
-"""Something-Something V1 as published: 8 frames; 16 with --config.data.num_frames=16 --config.epochs=80."""
+"""Something-Something V1 as published, 8 frames."""
 
 from ml_collections import ConfigDict
 
@@ -13,5 +13,5 @@ def get_config() -> ConfigDict:
     config.model.dropout = 0.3
     config.model.stochastic_depth = 0.2
     config.model.batch_norm_clips = 8
-    config.data.name = "video_folder/ssv1"
+    config.data.name = "something_something_v1"
     return config

@@ -217,7 +217,8 @@ class ClipBuilder(FileReaderBuilder):
             example = {"frames": [io.BytesIO(f) for f in frames], "label": clip.label, "id": clip.id}
             return self.info.features.serialize_example(example)
 
-        with tqdm(desc=split, total=len(self.clips()[split]), unit=" clips", mininterval=0.5) as progress:
+        total = len(self.clips()[split])
+        with tqdm(desc=split, total=total, initial=shards.num_done, unit=" clips", mininterval=0.5) as progress:
             shards.write(
                 serialize,
                 size=self.frame_size,

@@ -14,7 +14,7 @@ class SplitReport:
       missing: ids of those whose video is not there.
       left_out: id and reason of those that could not be decoded.
       stored: clips in the data set; None before there is one.
-      empty_classes: names of classes without a listed clip.
+      empty_classes: names of classes without a clip that is there.
     """
 
     official: int | None

@@ -58,6 +58,11 @@ class Shards:
         """What is done, in the order of the clips."""
         return sorted(self._done, key=lambda shard: shard.start)
 
+    @property
+    def num_done(self) -> int:
+        """Clips that need no more work."""
+        return sum(shard.stop - shard.start for shard in self._done)
+
     def left_out(self) -> list[dict[str, str]]:
         """Clips without an example: id and reason of each."""
         return [clip for shard in self.shards() for clip in shard.left_out]
@@ -89,7 +94,6 @@ class Shards:
           progress: counts the clips.
         """
         pieces = list(self._missing())
-        progress.update(len(self._clips) - sum(stop - start for start, stop in pieces))
         todo = (self._clips[i] for start, stop in pieces for i in range(start, stop))
         encode = functools.partial(encode_clip, size=size, quality=quality)
         with contextlib.closing(parallel_map(encode, todo, workers)) as results:

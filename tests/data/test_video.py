@@ -1,3 +1,4 @@
+import json
 import os
 import pathlib
 
@@ -119,6 +120,19 @@ def test_natural_key():
     assert sorted(["b1", "a10", "a9", "10", "9", "a"], key=natural_key) == ["9", "10", "a", "a9", "a10", "b1"]
 
 
+def test_part_of_a_file(tmp_path):
+    """Twelve frames a second; a time of a frame is that at which it appears."""
+    frames = np.repeat(np.arange(0, 240, 5, dtype=np.uint8)[:, None, None, None], 3, 3).repeat(32, 1).repeat(32, 2)
+    path = write_video(tmp_path / "a.mp4", frames, "libx264")
+    whole = [frame.mean() for frame in read_frames(path, SIZE)]
+    part = [frame.mean() for frame in read_frames(path, SIZE, (1.0, 2.01))]
+    assert len(whole) == 48
+    assert part == whole[12:25]
+    assert [frame.mean() for frame in read_frames(path, SIZE, (0, 100))] == whole
+    with pytest.raises(VideoError, match=r"a\.mp4: no frame found from 10\.00 to 11\.00 s"):
+        list(read_frames(path, SIZE, (10, 11)))
+
+
 # Frames by decoding; None: nothing to decode.
 REAL_VIDEOS = {
     "Golf_Tips_-_Hit_The_Driver_300+_Yards!!!_golf_f_nm_np1_fr_med_0.avi": 89,
@@ -166,3 +180,23 @@ def test_real_videos(name):
         assert str(paths[0]) in result
     else:
         assert len(result) == REAL_VIDEOS[name]
+
+
+@pytest.mark.skipif("RSA_JAX_REAL_VIDEOS" not in os.environ, reason="RSA_JAX_REAL_VIDEOS names no folder of videos")
+def test_real_videos_are_prepared_or_reported(tmp_path):
+    """Odd names, wrong extensions, bad files and all: four of them hold nothing to decode."""
+    from rsa_jax.tools import prepare
+
+    source = pathlib.Path(os.environ["RSA_JAX_REAL_VIDEOS"])
+    videos = sorted(path for path in source.rglob("*") if path.is_file() and path.parent.name != "imgs")
+    for i, path in enumerate(videos):
+        target = tmp_path / f"source/{'ab'[i % 2]}/{i} {path.name}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(path)
+    folders = ["--source", str(tmp_path / "source"), "--data_dir", str(tmp_path / "data")]
+    sizes = ["--height", "32", "--width", "32", "--max_failed_share", "0.2", "--workers", "2"]
+    assert prepare.main(["video_folder", *folders, *sizes]) == 0
+    report = json.loads(next((tmp_path / "data").rglob("report.json")).read_text())
+    left_out = [clip["id"] for split in report["splits"].values() for clip in split["left_out"]]
+    assert sorted(name.split(" ", 1)[1] for name in left_out) == ["FlashVideo.flv", "Mpeg4.mp4", "cfr.avi", "vp8.webm"]
+    assert sum(split["stored"] for split in report["splits"].values()) == len(videos) - 4

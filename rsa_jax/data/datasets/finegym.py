@@ -1,5 +1,6 @@
 """FineGym: elements of gymnastics in broadcasts of competitions, in 99 or 288 classes."""
 
+import collections
 import pathlib
 import re
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from rsa_jax.data.datasets.official import (
 
 # An element's id: that of the YouTube video, which may hold - and _, the event's and the element's seconds.
 _ELEMENT = re.compile(r"(?P<video>.+)_(?P<event>E_\d{6}_\d{6})_(?P<action>A_\d{4}_\d{4})")
-_CLASS = re.compile(r"Clabel:\s*(\d+)\s*;.*?Glabel:\s*\d+\s*;\s*(.+)")
+_CLASS = re.compile(r"Clabel:\s*(\d+)\s*;.*?(Glabel:\s*\d+)\s*;\s*(.+)")
 
 
 def places(element: str, events: dict[str, Any]) -> tuple[Place, ...]:
@@ -61,34 +62,37 @@ class Finegym(OfficialBuilder):
     @property
     def official_sizes(self) -> dict[str, int]:  # type: ignore[override]
         """Of version 1.1 of the training list, or of version 1.0 if that is there."""
-        old = self._train_list.name.endswith("v1.0.txt")
+        path = self._annotations.find(*self._train_lists)
+        old = path is not None and path.name.endswith("v1.0.txt")
         return {
             "gym99": {"train": 20_484 if old else 26_320, "validation": 8_521},
             "gym288": {"train": 22_671 if old else 29_334, "validation": 9_646},
         }[self.builder_config.name]
 
     @property
-    def _train_list(self) -> pathlib.Path:
+    def _train_lists(self) -> tuple[str, str]:
+        """Names of the two versions."""
         prefix = f"{self.builder_config.name}_train_element"
-        return self._annotations.get(f"{prefix}_v1.1.txt", f"{prefix}_v1.0.txt")
+        return f"{prefix}_v1.1.txt", f"{prefix}_v1.0.txt"
 
     def read_class_names(self, annotations: Annotations) -> list[str]:
-        """Of lines `Clabel: 0; set: 1; Glabel: 1; (VT) round-off, ...`."""
+        """Of lines `Clabel: 0; set: 1; Glabel: 1; (VT) round-off, ...`. A name that comes twice gets its Glabel."""
         path = annotations.get(f"{self.builder_config.name}_categories.txt")
-        names = []
+        classes = []
         for number, line in enumerate(read_lines(path)):
             match = _CLASS.fullmatch(line)
             if match is None or int(match[1]) != number:
                 raise bad_line(path, number + 1, line, f"'Clabel: {number}; set: ...; Glabel: ...; class name'")
-            names.append(match[2])
-        return names
+            classes.append((match[3], " ".join(match[2].split())))
+        counts = collections.Counter(name for name, _ in classes)
+        return [name if counts[name] == 1 else f"{name} ({global_label})" for name, global_label in classes]
 
     def read_clips(self, annotations: Annotations, class_names: Sequence[str]) -> dict[str, list[Listed]]:
         """Of lines `id class`."""
         times = annotations.find("finegym_annotation_info_v1.1.json", "finegym_annotation_info_v1.0.json")
         events = read_json(times) if times else {}
         files = {
-            "train": self._train_list,
+            "train": annotations.get(*self._train_lists),
             "validation": annotations.get(f"{self.builder_config.name}_val_element.txt"),
         }
         return {split: self._read_list_of_elements(path, events) for split, path in files.items()}

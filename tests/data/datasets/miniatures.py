@@ -108,7 +108,7 @@ def diving48(root: pathlib.Path) -> None:
 def finegym(root: pathlib.Path) -> None:
     """Clips cut to elements, one cut to its event, and one whole video."""
     root.mkdir(parents=True)
-    lines = [f"Clabel: {i:3d}; set:  1; Glabel: {i:3d}; (VT) round-off, turn {i}" for i in range(99)]
+    lines = [f"Clabel: {i:3d}; set:  1; Glabel: {i:3d}; (VT) round-off, turn {i // 2}" for i in range(99)]
     (root / "gym99_categories.txt").write_text("\n".join(lines))
     ids = {number: f"_a-video_{number:02d}_E_000000_000009_A_0000_0001" for number, _ in TRAIN + VALIDATION}
     for name, clips in (("train_element_v1.1", TRAIN), ("val_element", VALIDATION)):

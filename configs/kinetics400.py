@@ -1,0 +1,16 @@
+"""Kinetics-400: the usual pre-training for smaller data sets. The paper does not train on it."""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config() -> ConfigDict:
+    """The common recipe; evaluation on 10 clips of 3 crops, as is usual there."""
+    config = common.get_config()
+    config.model.num_classes = 400
+    config.model.batch_norm_clips = 8
+    config.data.name = "kinetics400"
+    config.eval.num_clips = 10
+    config.eval.num_crops = 3
+    return config

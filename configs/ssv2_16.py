@@ -1,0 +1,13 @@
+"""Something-Something V2 as published, 16 frames."""
+
+from ml_collections import ConfigDict
+
+from configs import ssv2
+
+
+def get_config() -> ConfigDict:
+    """Twice the frames, 80 epochs."""
+    config = ssv2.get_config()
+    config.epochs = 80
+    config.data.num_frames = 16
+    return config

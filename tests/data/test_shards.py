@@ -1,0 +1,96 @@
+"""Preparation that is interrupted, and goes on."""
+
+import functools
+import json
+
+import numpy as np
+import pytest
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from tqdm import tqdm
+
+from rsa_jax.data import shards
+from rsa_jax.data.clip import Clip
+from rsa_jax.data.shards import Shards
+from rsa_jax.data.video import VideoError
+
+drawn = []
+
+
+def draw(i):
+    """One frame. Clip 5 is a bad one; at clip 7, when it is first met, somebody presses Ctrl-C."""
+    drawn.append(i)
+    if i == 5:
+        raise VideoError("clip 5: bad")
+    if i == 7 and drawn.count(7) == 1:
+        raise KeyboardInterrupt
+    return [np.full((8, 8, 3), i, np.uint8)]
+
+
+@pytest.fixture
+def clips(monkeypatch):
+    monkeypatch.setattr(shards, "_SMALLEST", 4)
+    drawn.clear()
+    return [Clip(str(i), 0, functools.partial(draw, i)) for i in range(11)]
+
+
+def write(folder, clips):
+    result = Shards(folder, clips)
+    with tqdm(disable=True) as progress:
+        result.write(lambda clip, frames: clip.id.encode(), size=(8, 8), quality=90, workers=1, progress=progress)
+    return result
+
+
+def stored(result):
+    files = [str(result.path(shard)) for shard in result.shards() if shard.examples]
+    return [record.decode() for record in ArrayRecordDataSource(files)]
+
+
+def test_what_is_finished_is_not_done_again(tmp_path, clips):
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, clips)
+    assert Shards(tmp_path, clips).num_done == 7
+    result = write(tmp_path, clips)
+    assert drawn == [*range(8), *range(7, 11)]
+    assert stored(result) == ["0", "1", "2", "3", "4", "6", "7", "8", "9", "10"]
+    assert result.left_out() == [{"id": "5", "reason": "clip 5: bad"}]
+    assert [(shard.start, shard.stop) for shard in result.shards()] == [(0, 4), (4, 7), (7, 11)]
+
+
+def test_a_killed_process_loses_one_shard_at_most(tmp_path, clips):
+    """Of the second shard there is a file, cut off, and no entry in the journal."""
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, clips)
+    journal = tmp_path / "journal.json"
+    journal.write_text(json.dumps(json.loads(journal.read_text())[:1]))
+    (tmp_path / "00000004.array_record").write_bytes(b"cut off")
+    drawn.remove(7)
+    drawn.append(7)
+    before = len(drawn)
+    assert len(stored(write(tmp_path, clips))) == 10
+    assert drawn[before:] == list(range(4, 11))
+
+
+def test_a_shard_that_was_lost_is_written_again(tmp_path, clips):
+    drawn.append(7)
+    write(tmp_path, clips)
+    (tmp_path / "00000000.array_record").unlink()
+    before = len(drawn)
+    assert len(stored(write(tmp_path, clips))) == 10
+    assert drawn[before:] == [0, 1, 2, 3]
+
+
+def test_clips_that_were_left_out_are_tried_again_when_asked(tmp_path, clips):
+    drawn.append(7)
+    result = write(tmp_path, clips)
+    result.forget_left_out()
+    before = len(drawn)
+    clips[5] = Clip("5", 0, functools.partial(draw, 50))
+    assert stored(write(tmp_path, clips)) == [str(i) for i in range(11)]
+    assert drawn[before:] == [4, 50, 6, 7]
+
+
+def test_few_files_however_many_clips(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "_SMALLEST", 2)
+    monkeypatch.setattr(shards, "_MOST_SHARDS", 3)
+    clips = [Clip(str(i), 0, functools.partial(draw, 0)) for i in range(10)]
+    assert [shard.stop for shard in write(tmp_path, clips).shards()] == [4, 8, 10]
