@@ -27,8 +27,9 @@ from PIL import Image
 from benchmarks.measure import interleaved, machine, report, table
 from configs import ssv2
 from rsa_jax.data import sampling
-from rsa_jax.data.augment import CROP_PLACES, IMAGENET_MEAN, IMAGENET_STD, augment, crop_sizes, example_keys
+from rsa_jax.data.augment import CROP_PLACES, IMAGENET_MEAN, IMAGENET_STD, crop_sizes
 from rsa_jax.data.video import encode_jpeg
+from rsa_jax.training.step import make_augment
 
 PEER, TO_DEVICE, AUGMENTED = "PIL, TSN-style", "rsa-jax, to the device", "rsa-jax, augmented"
 # The data set: frames of a clip, clips of each class in the two splits.
@@ -182,24 +183,10 @@ def pipeline_contender(
     return run
 
 
-def make_augment(config: ConfigDict) -> Callable[[dict[str, Any]], jax.Array]:
+def augmented_clips(config: ConfigDict) -> Callable[[dict[str, Any]], jax.Array]:
     """All that the training step does before the network, compiled."""
-    data = config.data
-
-    @jax.jit
-    def program(batch: dict[str, jax.Array]) -> jax.Array:
-        return augment(
-            batch["frames"],
-            batch["label"],
-            example_keys(config.seed, batch["epoch"], batch["index"]),
-            image_size=data.image_size,
-            crop_scales=data.crop_scales,
-            crop_distortion=data.crop_distortion,
-            flip=data.flip,
-            directional=(),
-        )
-
-    return program
+    augment = make_augment(config, directional=())
+    return jax.jit(lambda batch: augment(batch).clips)
 
 
 def measure(args: argparse.Namespace, folder: Path, cores: int) -> dict[str, Any]:
@@ -214,7 +201,7 @@ def measure(args: argparse.Namespace, folder: Path, cores: int) -> dict[str, Any
         contenders = {
             PEER: pil_contender(pool, slots, folder / "stored", config.data, steps),
             TO_DEVICE: pipeline_contender(config, args.batch, steps, turns, jax.device_put),
-            AUGMENTED: pipeline_contender(config, args.batch, steps, turns, make_augment(config)),
+            AUGMENTED: pipeline_contender(config, args.batch, steps, turns, augmented_clips(config)),
         }
         cpu: dict[str, list[float]] = {name: [] for name in contenders}
 

@@ -71,8 +71,11 @@ def data_config() -> ConfigDict:
     config.crop_scales = (1.0, 0.875, 0.75, 0.66)
     # ... where height and width may lie this many entries of that list apart.
     config.crop_distortion = 1
-    # Mirror half of the training clips, except classes that the mirror turns into others.
+    # Mirror half of the training clips.
     config.flip = True
+    # Clips of classes that the mirror turns into others: "skip", never mirrored (published); or "swap", mirrored
+    # like any other, with the class of their mirror image for a label (never where there is no such class).
+    config.directional = "skip"
     # Evaluation crop, in the centre: its side relative to the short side. 224 of 240 pixels.
     config.eval_crop = 224 / 240
     # Batches prepared ahead.

@@ -217,6 +217,7 @@ def test_two_processes_train_together_and_stop_together(tmp_path, data_dir, undi
         ({"optimizer.accumulation": 3}, "batch_size: expected a multiple of 3"),
         ({"model.num_classes": 9}, "has 10 classes, got 9"),
         ({"data.train_split": "training"}, "has no split 'training'"),
+        ({"data.directional": "never"}, "data.directional: expected 'skip' or 'swap', got 'never'"),
         ({"data.name": "motion/huge"}, "motion/huge"),
     ],
 )

@@ -4,6 +4,9 @@ Crop, resize and flip are one linear map per axis: a matrix of bilinear weights 
 rows (columns) of the output. So one program serves every crop, whatever its place and size.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,9 +79,45 @@ def _apply(
     return (frames / 255 - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_STD)
 
 
-def may_flip(label: Int[Array, " B"], directional: tuple[int, ...]) -> Bool[Array, " B"]:
-    """Whether a clip keeps its class in the mirror."""
-    return ~jnp.isin(label, jnp.array(directional, jnp.int32))
+class Augmented(NamedTuple):
+    """A batch of clips as the network gets it.
+
+    Attributes:
+      clips: normalised with ImageNet's mean and standard deviation.
+      label: their classes; that of the mirror image where a clip is mirrored.
+      mirrored: which clips are.
+      start: first row and column of the crop, in stored pixels.
+      size: its height and width, in stored pixels.
+    """
+
+    clips: Float[Array, "B T S S 3"]
+    label: Int[Array, " B"]
+    mirrored: Bool[Array, " B"]
+    start: Int[Array, "B 2"]
+    size: Int[Array, "B 2"]
+
+
+def mirror_label(
+    label: Int[Array, " B"], directional: Sequence[Sequence[int]], policy: str
+) -> tuple[Bool[Array, " B"], Int[Array, " B"]]:
+    """Whether each clip may be mirrored, and the class that its mirror image has then.
+
+    Args:
+      label: classes of the clips.
+      directional: classes that a mirror turns into others, as `ClipBuilder.directional`.
+      policy: "skip" lets none of them be mirrored, "swap" those whose mirror image has a class.
+
+    Raises:
+      ValueError: the policy is none of these.
+    """
+    if policy not in ("skip", "swap"):
+        raise ValueError(f"data.directional: expected 'skip' or 'swap', got {policy!r}")
+    classes = [c for group in directional for c in group]
+    images = [c for group in directional for c in reversed(group)]
+    paired = [policy == "swap" and len(group) == 2 for group in directional for _ in group]
+    match = label[:, None] == jnp.array(classes, jnp.int32)  # at most one a row
+    allowed = ~jnp.any(match & ~jnp.array(paired, bool), axis=1)
+    return allowed, jnp.where(match.any(1), jnp.sum(match * jnp.array(images, jnp.int32), axis=1), label)
 
 
 def augment(
@@ -90,8 +129,9 @@ def augment(
     crop_scales: tuple[float, ...],
     crop_distortion: int,
     flip: bool,
-    directional: tuple[int, ...],
-) -> Float[Array, "B T S S 3"]:
+    directional: Sequence[Sequence[int]],
+    policy: str,
+) -> Augmented:
     """TSN's training augmentation: multi-scale crop, mirror for one clip in two, normalisation.
 
     Args:
@@ -102,10 +142,11 @@ def augment(
       crop_scales: sides of crops, relative to the short side of the stored frames.
       crop_distortion: most entries of `crop_scales` between height and width.
       flip: whether clips are mirrored at all.
-      directional: classes that never are, because the mirror turns them into others.
+      directional: classes that a mirror turns into others, as `ClipBuilder.directional`.
+      policy: what becomes of those, as in `mirror_label`.
 
-    Returns:
-      Clips, normalised with ImageNet's mean and standard deviation.
+    Raises:
+      ValueError: there is no such policy.
     """
     height, width = frames.shape[2:4]
     sizes = crop_sizes(min(height, width), crop_scales, crop_distortion)
@@ -113,10 +154,11 @@ def augment(
     start, size = jax.vmap(lambda key: random_crop(key, (height, width), sizes))(crop_keys)
     rows = resize_weights(start[:, 0], size[:, 0], height, image_size)
     columns = resize_weights(start[:, 1], size[:, 1], width, image_size)
-    if flip:
-        mirrored = jax.vmap(jax.random.bernoulli)(flip_keys) & may_flip(label, directional)
-        columns = jnp.where(mirrored[:, None, None], columns[:, ::-1], columns)
-    return _apply(frames, rows, columns)
+    allowed, image_label = mirror_label(label, directional, policy)
+    mirrored = flip & allowed & jax.vmap(jax.random.bernoulli)(flip_keys)
+    columns = jnp.where(mirrored[:, None, None], columns[:, ::-1], columns)
+    label = jnp.where(mirrored, image_label, label)
+    return Augmented(_apply(frames, rows, columns), label, mirrored, start, size)
 
 
 def center_crop(frames: UInt8[Array, "B T H W 3"], *, image_size: int, eval_crop: float) -> Float[Array, "B T S S 3"]:

@@ -98,8 +98,9 @@ class ClipBuilder(FileReaderBuilder):
 
     # What a subclass defines.
     class_names: Sequence[str]
-    # Classes that a mirror turns into others: their clips are never flipped.
-    directional: Sequence[int] = ()
+    # Classes that a mirror turns into others, each once: pairs of ids, each the other's mirror image, and single
+    # ids of those whose mirror image has no class.
+    directional: Sequence[Sequence[int]] = ()
     # Clips of each split as the publishers count them.
     official_sizes: Mapping[str, int] = MappingProxyType({})
 
@@ -179,7 +180,7 @@ class ClipBuilder(FileReaderBuilder):
         (folder / "report.json").write_text(report)
         self.info.metadata.update(
             provenance=self._provenance(counts),
-            directional=list(self.directional),
+            directional=[list(group) for group in self.directional],
             files={path.name: path.stat().st_size for path in sorted(folder.iterdir())},
         )
 

@@ -26,7 +26,7 @@ class DatasetInfo:
     Attributes:
       name: as in the configuration.
       class_names: in the order of the class ids.
-      directional: ids of classes that a mirror turns into others.
+      directional: classes that a mirror turns into others, as `ClipBuilder.directional`.
       num_examples: clips per split.
       frame_size: (height, width) of the stored frames in pixels.
       provenance: source, counts, quality, versions, hash of the label map, what was left out.
@@ -34,7 +34,7 @@ class DatasetInfo:
 
     name: str
     class_names: tuple[str, ...]
-    directional: tuple[int, ...]
+    directional: tuple[tuple[int, ...], ...]
     num_examples: dict[str, int]
     frame_size: tuple[int, int]
     provenance: dict[str, Any]
@@ -62,7 +62,7 @@ def _info(data: ConfigDict, builder: tfds.core.DatasetBuilder) -> DatasetInfo:
     return DatasetInfo(
         name=data.name,
         class_names=tuple(builder.info.features["label"].names),
-        directional=tuple(builder.info.metadata["directional"]),
+        directional=tuple(tuple(group) for group in builder.info.metadata["directional"]),
         num_examples={name: split.num_examples for name, split in builder.info.splits.items()},
         frame_size=tuple(provenance["frame_size"]),
         provenance=provenance,

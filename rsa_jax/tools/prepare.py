@@ -64,8 +64,8 @@ def _parser() -> argparse.ArgumentParser:
         "--directional",
         dest="directional_names",
         nargs="+",
-        metavar="CLASS",
-        help="classes that a mirror turns into others: never flipped",
+        metavar="CLASS[=CLASS]",
+        help="classes that a mirror turns into others, or with = each into the other",
     )
     return parser
 

@@ -1,6 +1,6 @@
 """One step of training, one batch of evaluation: the programs that are compiled."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
-from rsa_jax.data.augment import augment, center_crop, example_keys
+from rsa_jax.data.augment import Augmented, augment, center_crop, example_keys
 from rsa_jax.training.state import ModelDefinition, PyTree, TrainState, merge_model
 
 # Keeps the keys of steps apart from those that augmentation folds from the same seed.
@@ -83,12 +83,37 @@ def make_update(
     return update
 
 
+def make_augment(config: ConfigDict, directional: Sequence[Sequence[int]]) -> Callable[[Batch], Augmented]:
+    """What comes before the network in a training step, of a batch as the pipeline gives it.
+
+    Args:
+        config: of the run.
+        directional: classes that a mirror turns into others, as `DatasetInfo.directional`.
+    """
+    data = config.data
+
+    def augment_batch(batch: Batch) -> Augmented:
+        return augment(
+            batch["frames"],
+            batch["label"],
+            example_keys(config.seed, batch["epoch"], batch["index"]),
+            image_size=data.image_size,
+            crop_scales=data.crop_scales,
+            crop_distortion=data.crop_distortion,
+            flip=data.flip,
+            directional=directional,
+            policy=data.directional,
+        )
+
+    return augment_batch
+
+
 def make_train_step(
     model: ModelDefinition,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     config: ConfigDict,
-    directional: tuple[int, ...],
+    directional: Sequence[Sequence[int]],
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The step from a batch as the pipeline gives it: augmentation, network, loss, update.
 
@@ -97,22 +122,14 @@ def make_train_step(
         optimizer: of `make_optimizer`.
         schedule: its learning rate, for the log.
         config: of the run.
-        directional: classes that are never mirrored.
+        directional: classes that a mirror turns into others, as `DatasetInfo.directional`.
     """
+    augment_batch = make_augment(config, directional)
     update = make_update(model, optimizer, config)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        clips = augment(
-            batch["frames"],
-            batch["label"],
-            example_keys(config.seed, batch["epoch"], batch["index"]),
-            image_size=config.data.image_size,
-            crop_scales=config.data.crop_scales,
-            crop_distortion=config.data.crop_distortion,
-            flip=config.data.flip,
-            directional=directional,
-        )
-        new_state, metrics = update(state, clips, batch["label"])
+        augmented = augment_batch(batch)
+        new_state, metrics = update(state, augmented.clips, augmented.label)
         return new_state, metrics | {"learning_rate": schedule(state.step)}
 
     return train_step

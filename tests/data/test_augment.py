@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,10 +5,25 @@ import pytest
 from PIL import Image
 
 from rsa_jax.data import augment as augment_lib
-from rsa_jax.data.augment import CROP_PLACES, augment, center_crop, crop_sizes, example_keys, resize_weights
+from rsa_jax.data import motion
+from rsa_jax.data.augment import (
+    CROP_PLACES,
+    augment,
+    center_crop,
+    crop_sizes,
+    example_keys,
+    mirror_label,
+    resize_weights,
+)
 
 MEAN, STD = np.array(augment_lib.IMAGENET_MEAN), np.array(augment_lib.IMAGENET_STD)
-RECIPE = {"crop_scales": (1.0, 0.875, 0.75, 0.66), "crop_distortion": 1, "flip": True, "directional": ()}
+RECIPE = {
+    "crop_scales": (1.0, 0.875, 0.75, 0.66),
+    "crop_distortion": 1,
+    "flip": True,
+    "directional": (),
+    "policy": "skip",
+}
 
 
 def random_frames(shape, seed=0):
@@ -71,21 +84,44 @@ def test_evaluation_resizes():
     assert np.abs(pixels(clips)[0, 0] - np.asarray(crop)).max() < 1.1
 
 
-def test_directional_classes_are_never_flipped():
-    gradient = np.broadcast_to(np.arange(32, dtype=np.uint8)[:, None] * 8, (64, 1, 24, 32, 3))
-    label = np.arange(64) % 2
-    clips = augment(gradient, label, keys(64), image_size=16, **RECIPE | {"directional": (1,)})
-    flipped = np.asarray(clips[:, 0, 0, 0, 0] > clips[:, 0, 0, -1, 0])
-    assert not flipped[label == 1].any()
-    assert 6 < flipped[label == 0].sum() < 26
-    clips = augment(gradient, label, keys(64), image_size=16, **RECIPE | {"flip": False})
-    assert (clips[:, 0, 0, 0, 0] < clips[:, 0, 0, -1, 0]).all()
+@pytest.mark.parametrize(
+    "change, kept, swapped",
+    [
+        ({}, [1, 2, 4], {}),
+        ({"policy": "swap"}, [4], {1: 2, 2: 1}),
+        ({"directional": (), "policy": "swap"}, [], {}),
+        ({"flip": False, "policy": "swap"}, range(5), {}),
+    ],
+)
+def test_directional_classes(change, kept, swapped):
+    """Of classes 0 to 4; which are never mirrored, and which have another label when they are."""
+    gradient = np.broadcast_to(np.arange(32, dtype=np.uint8)[:, None] * 8, (160, 1, 24, 32, 3))
+    label = np.arange(160) % 5
+    recipe = RECIPE | {"directional": ((1, 2), (4,))} | change
+    clips, labels, mirrored, *_ = augment(gradient, label, keys(160), image_size=16, **recipe)
+    np.testing.assert_array_equal(mirrored, clips[:, 0, 0, 0, 0] > clips[:, 0, 0, -1, 0])
+    for k in range(5):
+        here = np.asarray(mirrored)[label == k]
+        assert not here.any() if k in kept else 6 < here.sum() < 26
+        np.testing.assert_array_equal(np.asarray(labels)[label == k], np.where(here, swapped.get(k, k), k))
+
+
+def test_the_mirror_image_of_a_mirror_image_has_the_first_class():
+    label = jnp.arange(10)
+    _, image = mirror_label(label, motion.DIRECTIONAL, "swap")
+    assert image.tolist() == [1, 0, 2, 3, 4, 5, 7, 6, 8, 9]
+    np.testing.assert_array_equal(mirror_label(image, motion.DIRECTIONAL, "swap")[1], label)
+
+
+def test_unknown_policy():
+    with pytest.raises(ValueError, match=r"data.directional: expected 'skip' or 'swap', got 'never'"):
+        mirror_label(jnp.arange(2), (), "never")
 
 
 def test_flip_mirrors_exactly():
     frames = random_frames((16, 1, 20, 20))
-    recipe = {"crop_scales": (1.0,), "crop_distortion": 0, "flip": True, "directional": ()}
-    clips = pixels(augment(frames, np.zeros(16, int), keys(16), image_size=20, **recipe))
+    recipe = RECIPE | {"crop_scales": (1.0,), "crop_distortion": 0}
+    clips = pixels(augment(frames, np.zeros(16, int), keys(16), image_size=20, **recipe).clips)
     same = [np.abs(c - f).max() < 1e-3 for c, f in zip(clips, frames, strict=True)]
     mirrored = [np.abs(c[:, :, ::-1] - f).max() < 1e-3 for c, f in zip(clips, frames, strict=True)]
     assert all(a != b for a, b in zip(same, mirrored, strict=True))
@@ -94,11 +130,11 @@ def test_flip_mirrors_exactly():
 
 def test_a_clip_depends_on_its_key_alone():
     frames, label = random_frames((4, 2, 24, 32)), np.zeros(4, int)
-    apply = jax.jit(functools.partial(augment, image_size=16, **RECIPE))
+    apply = jax.jit(lambda *batch: augment(*batch, image_size=16, **RECIPE).clips)
     clips = apply(frames, label, keys(4))
     np.testing.assert_array_equal(clips, apply(frames, label, keys(4)))
     np.testing.assert_allclose(
-        clips[2:], augment(frames[2:], label[2:], keys(4)[2:], image_size=16, **RECIPE), atol=1e-5
+        clips[2:], augment(frames[2:], label[2:], keys(4)[2:], image_size=16, **RECIPE).clips, atol=1e-5
     )
     assert (clips != apply(frames, label, keys(4, epoch=1))).any()
     assert (clips != apply(frames, label, keys(4, seed=1))).any()
@@ -106,5 +142,5 @@ def test_a_clip_depends_on_its_key_alone():
 
 def test_frames_of_a_clip_share_their_crop():
     frames = np.repeat(random_frames((3, 1, 24, 32)), 4, axis=1)
-    clips = augment(frames, np.zeros(3, int), keys(3), image_size=16, **RECIPE)
+    clips = augment(frames, np.zeros(3, int), keys(3), image_size=16, **RECIPE).clips
     np.testing.assert_array_equal(clips, jnp.repeat(clips[:, :1], 4, axis=1))

@@ -8,7 +8,7 @@ import pytest
 from rsa_jax.training.evaluation import make_eval_step, summarize
 from rsa_jax.training.metrics import NonFiniteLossError, PendingMetrics
 from rsa_jax.training.optimizer import make_optimizer, make_schedule
-from rsa_jax.training.state import create_state, define_model
+from rsa_jax.training.state import TrainState, create_state, define_model
 from rsa_jax.training.step import cross_entropy, make_train_step
 
 
@@ -54,6 +54,20 @@ def test_a_step_draws_the_same_random_numbers_each_time_and_others_by_seed(step_
     first, again = one_step(step_config)[1], one_step(step_config)[1]
     step_config.seed = 1
     assert float(first["loss"]) == float(again["loss"]) != float(one_step(step_config)[1]["loss"])
+
+
+@pytest.mark.parametrize("policy, swapped", [(None, []), ("swap", [2, 3])])
+def test_a_mirrored_clip_counts_for_the_class_of_its_mirror_image(step_config, monkeypatch, policy, swapped):
+    """Not without being asked for: published is that clips of such classes are not mirrored."""
+    update = lambda state, clips, label: (state, {"label": label})  # noqa: E731
+    monkeypatch.setattr("rsa_jax.training.step.make_update", lambda *args: update)
+    step_config.data.directional = policy or step_config.data.directional
+    step = make_train_step(None, None, lambda step: 0.1, step_config, directional=((2, 3), (4,)))
+    label = np.arange(64, dtype=np.int32) % 6
+    _, metrics = step(TrainState(0, None, None, None), batch(64) | {"label": label})
+    changed = np.asarray(metrics["label"]) != label
+    assert sorted(set(label[changed])) == swapped
+    np.testing.assert_array_equal(np.asarray(metrics["label"])[changed], 5 - label[changed])
 
 
 def test_a_step_is_compiled_once(step_config):

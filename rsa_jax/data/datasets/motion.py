@@ -25,7 +25,8 @@ CLASS_NAMES = (
     *("growing", "shrinking", "turning left", "turning right"),
     *("approaching", "separating"),
 )
-DIRECTIONAL = tuple(i for i, name in enumerate(CLASS_NAMES) if name.endswith(("left", "right")))
+# Pairs that are each other's mirror image.
+DIRECTIONAL = ((0, 1), (6, 7))
 
 # Shapes as unions of convex parts. A part is a list of half-planes (x, y, d): points with x·px + y·py <= d.
 # None looks the same after a turn. They fill about the unit disc.

@@ -220,10 +220,10 @@ class OfficialBuilder(ClipBuilder):
         return self._videos[1]
 
     @property
-    def directional(self) -> Sequence[int]:  # type: ignore[override]
-        """Ids of the classes that the mirror turns into others."""
+    def directional(self) -> Sequence[Sequence[int]]:  # type: ignore[override]
+        """Ids of the classes of `mirror_names`."""
         names = self.class_names
-        return sorted(names.index(name) for pair in self.mirror_names for name in pair)
+        return [(names.index(one), names.index(other)) for one, other in self.mirror_names]
 
     def origin(self) -> dict[str, Any]:
         """The download, and the annotation files that were read."""

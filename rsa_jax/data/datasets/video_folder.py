@@ -26,7 +26,8 @@ class VideoFolderConfig(ClipConfig):
       validation_fraction: share of every class that becomes the validation split; without lists
         and split folders.
       split_seed: of that choice.
-      directional_names: classes that a mirror turns into others.
+      directional_names: classes that a mirror turns into others: "NAME=NAME" of two that are each other's mirror
+        image, "NAME" of one whose mirror image has no class.
     """
 
     source: str = ""
@@ -180,6 +181,19 @@ def find_splits(config: VideoFolderConfig) -> tuple[list[str], Splits]:
     return split_by_fraction(source, config.validation_fraction, config.split_seed)
 
 
+def _directional_group(text: str, class_names: Sequence[str]) -> tuple[int, ...]:
+    """Ids of the classes in "NAME" or "NAME=NAME"; a name may hold "=" where the whole text is one."""
+    names = [text] if text in class_names else text.split("=")
+    unknown = [name for name in names if name not in class_names]
+    if unknown:
+        raise PreparationError(
+            f"directional: no such class: {', '.join(map(repr, unknown))}; there are {', '.join(class_names)}."
+        )
+    if len(names) > 2:
+        raise PreparationError(f"directional: expected 'NAME' or 'NAME=NAME', got {text!r}.")
+    return tuple(class_names.index(name) for name in names)
+
+
 class VideoFolder(ClipBuilder):
     """Videos of any container and codec that FFmpeg reads, or folders of frames."""
 
@@ -205,14 +219,14 @@ class VideoFolder(ClipBuilder):
         return self._found[0]
 
     @property
-    def directional(self) -> Sequence[int]:  # type: ignore[override]
-        """Ids of the classes that the user calls directional."""
-        unknown = sorted(set(self.builder_config.directional_names) - set(self.class_names))
-        if unknown:
-            raise PreparationError(
-                f"directional: no such class: {', '.join(unknown)}; there are {', '.join(self.class_names)}."
-            )
-        return sorted(self.class_names.index(name) for name in self.builder_config.directional_names)
+    def directional(self) -> Sequence[Sequence[int]]:  # type: ignore[override]
+        """The classes that the user calls directional."""
+        groups = [_directional_group(text, self.class_names) for text in self.builder_config.directional_names]
+        ids = [id for group in groups for id in group]
+        twice = sorted({self.class_names[id] for id in ids if ids.count(id) > 1})
+        if twice:
+            raise PreparationError(f"directional: named more than once: {', '.join(twice)}.")
+        return groups
 
     def clips(self) -> dict[str, Sequence[Clip]]:
         """The clips of the splits "train" and "validation"."""

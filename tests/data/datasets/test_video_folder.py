@@ -131,13 +131,36 @@ def test_one_list_is_not_enough(tmp_path):
         find(tmp_path, train_list="x")
 
 
-def test_directional_names(tmp_path):
-    touch(tmp_path / "v", *(f"{name}/{i}.mp4" for name in ("left", "right", "up") for i in range(2)))
-    config = VideoFolderConfig(name="x", source=str(tmp_path / "v"), directional_names=["right", "left"])
-    assert VideoFolder(data_dir=tmp_path, config=config).directional == [0, 1]
-    config.directional_names = ["down"]
-    with pytest.raises(PreparationError, match="no such class: down; there are left, right, up"):
-        _ = VideoFolder(data_dir=tmp_path, config=config).directional
+@pytest.fixture
+def directional(tmp_path):
+    """The ids that a data set of four classes makes of the names."""
+    touch(tmp_path / "v", *(f"{name}/{i}.mp4" for name in ("a=b", "left", "right", "up") for i in range(2)))
+
+    def find(*names):
+        config = VideoFolderConfig(name="x", source=str(tmp_path / "v"), directional_names=names)
+        return VideoFolder(data_dir=tmp_path, config=config).directional
+
+    return find
+
+
+def test_directional_names(directional):
+    assert directional("right=left", "up", "a=b") == [(2, 1), (3,), (0,)]
+    assert directional("right", "left") == [(2,), (1,)]
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (["down", "left"], "no such class: 'down'; there are a=b, left, right, up"),
+        (["left="], "no such class: ''"),
+        (["left=right", "left"], "named more than once: left"),
+        (["up=up"], "named more than once: up"),
+        (["left=right=up"], "expected 'NAME' or 'NAME=NAME', got 'left=right=up'"),
+    ],
+)
+def test_directional_names_that_do_not_fit(directional, names, message):
+    with pytest.raises(PreparationError, match=message):
+        directional(*names)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
