@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rsa_jax.data.builder import PreparationError
 from rsa_jax.tools import predictions
 from rsa_jax.training import loop
 from rsa_jax.training.checkpoints import Checkpoints, WorkdirError
@@ -226,6 +228,15 @@ def test_what_does_not_fit_is_said_before_anything_runs(tmp_path, config, change
     with pytest.raises((ValueError, RuntimeError), match=message):
         train(config, tmp_path / "workdir")
     assert not (tmp_path / "workdir").exists()
+
+
+def test_a_damaged_data_set_ends_training_and_names_the_file(tmp_path, config, data_dir):
+    shutil.copytree(data_dir / "motion/tiny", tmp_path / "motion/tiny")
+    shard = next(tmp_path.glob("motion/tiny/*/*train*"))
+    shard.write_bytes(bytes(shard.stat().st_size))
+    config.data.data_dir = str(tmp_path)
+    with pytest.raises(PreparationError, match=f"{shard}: record .* of split 'train'.* is damaged"):
+        train(config, tmp_path / "workdir")
 
 
 def test_evaluation_of_another_network_is_refused(undisturbed, config):

@@ -5,5 +5,6 @@ TensorFlow is imported by `builder` and what stands on it (`motion`, `video_fold
 
 import os
 
-# TensorFlow reads it when it is imported: its notes on CPU features would bury our own output.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# TensorFlow reads it when it is imported: its notes and warnings would bury our own output. "1" is what JAX sets.
+if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"

@@ -36,7 +36,7 @@ tf.config.set_visible_devices([], "GPU")
 
 
 class PreparationError(RuntimeError):
-    """A data set could not be prepared, or is not there; says what to do."""
+    """A data set could not be prepared, is not there, or is damaged; says what to do."""
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -301,6 +301,16 @@ def data_path(name: str, data_dir: str | os.PathLike[str]) -> pathlib.Path:
     return pathlib.Path(data_dir).expanduser() / builder / config / str(ClipBuilder.VERSION)
 
 
+def _check_files(path: pathlib.Path, metadata: dict[str, Any]) -> None:
+    if "files" not in metadata:
+        raise ValueError("metadata.json is missing, or does not list the files")
+    for name, size in metadata["files"].items():
+        if not (path / name).is_file():
+            raise ValueError(f"{name} is missing")
+        if (found := (path / name).stat().st_size) != size:
+            raise ValueError(f"{name} has {found} bytes instead of {size}")
+
+
 def open_prepared(path: pathlib.Path) -> tfds.core.DatasetBuilder:
     """Opens a prepared data set. It needs nothing but the folder.
 
@@ -312,9 +322,7 @@ def open_prepared(path: pathlib.Path) -> tfds.core.DatasetBuilder:
         raise FileNotFoundError(path)
     try:
         builder = tfds.builder_from_directory(path)
-        for name, size in builder.info.metadata["files"].items():
-            if (path / name).stat().st_size != size:
-                raise ValueError(f"{name} should have {size} bytes")
+        _check_files(path, builder.info.metadata)
     except Exception as error:
         raise PreparationError(
             f"The data set in {path} is not whole ({type(error).__name__}: {error}). "

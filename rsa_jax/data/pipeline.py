@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -161,9 +162,46 @@ def _batches(
         fetched = tf.numpy_function(fetch, (number,), types, stateful=False)
         return decode(*(tf.ensure_shape(value, []) for value in fetched))
 
+    def damage(batch: int) -> str | None:
+        for number in examples[batch * batch_size : (batch + 1) * batch_size]:
+            try:
+                load(tf.constant(number, tf.int64))
+            except Exception as error:
+                return _describe_damage(builder, split, int(describe(number)[0]), error)
+        return None
+
     dataset = tf.data.Dataset.range(examples.start, examples.stop)
     dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return dataset.batch(batch_size, drop_remainder=True).prefetch(data.prefetch).as_numpy_iterator()
+    dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(data.prefetch)
+    return _until_damage(dataset.as_numpy_iterator(), damage)
+
+
+def _until_damage(batches: Iterator[Batch], damage: Callable[[int], str | None]) -> Iterator[Batch]:
+    """The batches. Where one cannot be read, `damage` of its number says why: TensorFlow does not know the clip."""
+    done = 0
+    try:
+        for batch in batches:
+            yield batch
+            done += 1
+    except tf.errors.OpError as error:
+        with quiet():
+            message = damage(done)
+        raise PreparationError(message or f"A batch could not be read, but then could: {_reason(error)}.") from error
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, without TensorFlow's operations around it and its traceback below."""
+    return re.sub(r"^\{\{.*\}\} | \[Op:.*", "", str(error).partition("\n")[0]).rstrip(".")
+
+
+def _describe_damage(builder: tfds.core.DatasetBuilder, split: str, index: int, error: Exception) -> str:
+    shards, place = iter(builder.info.splits[split].file_instructions), index
+    while place >= (shard := next(shards)).take:
+        place -= shard.take
+    return (
+        f"{shard.filename}: record {place}, clip {index} of split {split!r}, cannot be read: {_reason(error)}. "
+        "The data set is damaged: restore that file, or prepare the data set again with --overwrite."
+    )
 
 
 def train_batches(

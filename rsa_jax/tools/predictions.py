@@ -70,9 +70,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.data_dir:
             config.data.data_dir = args.data_dir
         run, state = restore_run(config, args.workdir, args.checkpoint)
+        batch = next(run.eval_batches())
     except (ValueError, RuntimeError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
-    batch = next(run.eval_batches())
     logits = run.predict(state.params, state.batch_stats, to_devices(run.mesh, batch))
     count = min(args.clips, int(batch["mask"].sum()))
     probabilities = np.asarray(jax.nn.softmax(logits))[:count]

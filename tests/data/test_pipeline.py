@@ -1,8 +1,13 @@
 import io
 import itertools
+import json
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from PIL import Image
 
 from configs.common import get_config
@@ -155,17 +160,99 @@ def test_names_that_cannot_be_opened(data, name, message):
         pipeline.load_info(changed(data, name=name))
 
 
-def test_a_data_set_with_a_short_file_is_not_whole(data, tmp_path):
-    data = changed(data, data_dir=str(tmp_path))
-    pipeline.load_info(data)
+@pytest.fixture
+def copied(data, tmp_path):
+    """A copy to damage: its configuration, its folder, and the file of its validation split."""
+    shutil.copytree(data.data_dir, tmp_path / "data")
+    data = changed(data, data_dir=str(tmp_path / "data"))
     path = data_path(data.name, data.data_dir)
-    record = next(path.glob("*validation*"))
-    content = record.read_bytes()
-    record.write_bytes(content[:-10])
-    with pytest.raises(PreparationError, match=f"not whole .*{record.name}"):
+    return data, path, next(path.glob("*validation*"))
+
+
+def test_a_data_set_with_a_short_file_is_not_whole(copied):
+    data, path, shard = copied
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-10])
+    expected = f"{path} is not whole .*{shard.name} has {len(content) - 10} bytes instead of {len(content)}"
+    with pytest.raises(PreparationError, match=expected):
         pipeline.load_info(data)
-    record.write_bytes(content)
+    shard.unlink()
+    with pytest.raises(PreparationError, match=f"not whole .*{shard.name} is missing"):
+        pipeline.load_info(data)
+    shard.write_bytes(content)
     pipeline.load_info(data)
     (path / "metadata.json").unlink()
-    with pytest.raises(PreparationError, match="not whole"):
+    with pytest.raises(PreparationError, match=r"not whole .*metadata\.json is missing"):
         pipeline.load_info(data)
+
+
+def rewrite(shard, change):
+    """Changes the content of clip 12, in a file that is as whole as it was."""
+    reader = ArrayRecordReader(str(shard))
+    records = reader.read_all()
+    reader.close()
+    writer = ArrayRecordWriter(str(shard), "group_size:1")
+    for i, record in enumerate(records):
+        writer.write(change(record) if i == 12 else record)
+    writer.close()
+    metadata = shard.parent / "metadata.json"
+    content = json.loads(metadata.read_text())
+    content["files"][shard.name] = shard.stat().st_size
+    metadata.write_text(json.dumps(content))
+
+
+def flip_bits(shard):
+    content = bytearray(shard.read_bytes())
+    content[content.index(b"validation_00012")] ^= 1
+    shard.write_bytes(content)
+
+
+def spoil_record(shard):
+    rewrite(shard, lambda record: b"nonsense")
+
+
+def spoil_pictures(shard):
+    def shorten(record):
+        example = tf.train.Example.FromString(record)
+        pictures = example.features.feature["frames"].bytes_list
+        pictures.value[:] = [picture[:300] for picture in pictures.value]
+        return example.SerializeToString()
+
+    rewrite(shard, shorten)
+
+
+@pytest.mark.parametrize(
+    "damage, reason",
+    [(flip_bits, "hash mismatch"), (spoil_record, "Could not parse"), (spoil_pictures, "Invalid JPEG")],
+)
+def test_a_damaged_clip_ends_reading_and_is_named(copied, damage, reason):
+    data, _, shard = copied
+    damage(shard)
+    batches = pipeline.eval_batches(data, split="validation", batch_size=5)
+    with pytest.raises(PreparationError, match=f"{shard}: record 12, .* clip 12 of .*'validation'.* {reason}") as error:
+        assert [next(batches)["index"][0] for _ in range(3)] == [0, 5]
+    assert "\n" not in str(error.value)
+    assert next(batches, None) is None
+    batches = pipeline.train_batches(changed(data, train_split="validation"), batch_size=32, seed=0, num_steps=1)
+    with pytest.raises(PreparationError, match=f"{shard}: record 12"):
+        next(batches)
+
+
+def test_an_error_that_went_away_is_an_error():
+    def batches():
+        yield {"index": 0}
+        raise tf.errors.UnknownError(None, None, "{{node X}} RuntimeError: timed out.\nTraceback ...")
+
+    reading = pipeline._until_damage(batches(), lambda batch: None)
+    next(reading)
+    with pytest.raises(PreparationError, match="could not be read, but then could: RuntimeError: timed out\\.$"):
+        next(reading)
+
+
+def test_records_are_counted_through_the_files():
+    """A split of several files, of which only the names and numbers matter here."""
+    files = [SimpleNamespace(filename=f"shard{i}", take=take) for i, take in enumerate((3, 1, 4))]
+    builder = SimpleNamespace(info=SimpleNamespace(splits={"train": SimpleNamespace(file_instructions=files)}))
+    places = [pipeline._describe_damage(builder, "train", i, ValueError("bad")).split(",")[0] for i in range(8)]
+    expected = [("shard0", 0), ("shard0", 1), ("shard0", 2), ("shard1", 0), *(("shard2", i) for i in range(4))]
+    assert places == [f"{name}: record {i}" for name, i in expected]
