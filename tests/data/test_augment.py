@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from rsa_jax.data import augment as augment_lib
-from rsa_jax.data import motion
 from rsa_jax.data.augment import (
     CROP_PLACES,
     augment,
@@ -15,6 +14,7 @@ from rsa_jax.data.augment import (
     mirror_label,
     resize_weights,
 )
+from rsa_jax.data.datasets import motion
 
 MEAN, STD = np.array(augment_lib.IMAGENET_MEAN), np.array(augment_lib.IMAGENET_STD)
 RECIPE = {
