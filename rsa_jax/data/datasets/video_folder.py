@@ -194,11 +194,20 @@ def _directional_group(text: str, class_names: Sequence[str]) -> tuple[int, ...]
     return tuple(class_names.index(name) for name in names)
 
 
+def _directional_groups(texts: Sequence[str], class_names: Sequence[str]) -> list[tuple[int, ...]]:
+    groups = [_directional_group(text, class_names) for text in texts]
+    ids = [id for group in groups for id in group]
+    twice = sorted({class_names[id] for id in ids if ids.count(id) > 1})
+    if twice:
+        raise PreparationError(f"directional: named more than once: {', '.join(twice)}.")
+    return groups
+
+
 class VideoFolder(ClipBuilder):
     """Videos of any container and codec that FFmpeg reads, or folders of frames."""
 
     @functools.cached_property
-    def _found(self) -> tuple[list[str], Splits]:
+    def _found(self) -> tuple[list[str], Splits, list[tuple[int, ...]]]:
         names, splits = find_splits(self.builder_config)
         # TFDS stores one name per line, without surrounding spaces.
         unfit = [name for name in names if not name or name != name.strip() or "\n" in name]
@@ -211,7 +220,7 @@ class VideoFolder(ClipBuilder):
             for clip in clips:
                 if clip.id != clip.id.encode(errors="replace").decode():
                     raise PreparationError(f"Not UTF-8: the file name {clip.id!a}. Rename it.")
-        return names, splits
+        return names, splits, _directional_groups(self.builder_config.directional_names, names)
 
     @property
     def class_names(self) -> Sequence[str]:  # type: ignore[override]
@@ -221,12 +230,7 @@ class VideoFolder(ClipBuilder):
     @property
     def directional(self) -> Sequence[Sequence[int]]:  # type: ignore[override]
         """The classes that the user calls directional."""
-        groups = [_directional_group(text, self.class_names) for text in self.builder_config.directional_names]
-        ids = [id for group in groups for id in group]
-        twice = sorted({self.class_names[id] for id in ids if ids.count(id) > 1})
-        if twice:
-            raise PreparationError(f"directional: named more than once: {', '.join(twice)}.")
-        return groups
+        return self._found[2]
 
     def clips(self) -> dict[str, Sequence[Clip]]:
         """The clips of the splits "train" and "validation"."""

@@ -132,20 +132,20 @@ def test_one_list_is_not_enough(tmp_path):
 
 
 @pytest.fixture
-def directional(tmp_path):
-    """The ids that a data set of four classes makes of the names."""
+def build(tmp_path):
+    """The builder of a data set of four classes, with such directional names."""
     touch(tmp_path / "v", *(f"{name}/{i}.mp4" for name in ("a=b", "left", "right", "up") for i in range(2)))
 
-    def find(*names):
+    def build(*names):
         config = VideoFolderConfig(name="x", source=str(tmp_path / "v"), directional_names=names)
-        return VideoFolder(data_dir=tmp_path, config=config).directional
+        return VideoFolder(data_dir=tmp_path, config=config)
 
-    return find
+    return build
 
 
-def test_directional_names(directional):
-    assert directional("right=left", "up", "a=b") == [(2, 1), (3,), (0,)]
-    assert directional("right", "left") == [(2,), (1,)]
+def test_directional_names(build):
+    assert build("right=left", "up", "a=b").directional == [(2, 1), (3,), (0,)]
+    assert build("right", "left").directional == [(2,), (1,)]
 
 
 @pytest.mark.parametrize(
@@ -158,9 +158,9 @@ def test_directional_names(directional):
         (["left=right=up"], "expected 'NAME' or 'NAME=NAME', got 'left=right=up'"),
     ],
 )
-def test_directional_names_that_do_not_fit(directional, names, message):
+def test_directional_names_that_do_not_fit_are_refused_before_anything_is_decoded(build, names, message):
     with pytest.raises(PreparationError, match=message):
-        directional(*names)
+        build(*names)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
