@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, UInt8
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -77,6 +77,12 @@ def _apply(
     frames = jnp.einsum("bsh,bthwc->btswc", rows, frames.astype(jnp.float32), precision="highest")
     frames = jnp.einsum("brw,btswc->btsrc", columns, frames, precision="highest")
     return (frames / 255 - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_STD)
+
+
+def to_pixels(clips: Float[ArrayLike, "*B H W 3"]) -> UInt8[np.ndarray, "*B H W 3"]:
+    """Pixels of normalised clips."""
+    pixels = (np.asarray(clips) * np.array(IMAGENET_STD) + np.array(IMAGENET_MEAN)) * 255
+    return np.clip(np.round(pixels), 0, 255).astype(np.uint8)
 
 
 class Augmented(NamedTuple):

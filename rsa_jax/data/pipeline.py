@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -202,6 +202,13 @@ def _describe_damage(builder: tfds.core.DatasetBuilder, split: str, index: int, 
         f"{shard.filename}: record {place}, clip {index} of split {split!r}, cannot be read: {_reason(error)}. "
         "The data set is damaged: restore that file, or prepare the data set again with --overwrite."
     )
+
+
+def clip_ids(data: ConfigDict, split: str, index: Iterable[int]) -> list[str]:
+    """Ids of the clips at some positions of a split: paths, in the source that a data set of videos was made of."""
+    source = _open(data).as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    examples = (tf.train.Example.FromString(source[i]) for i in index)
+    return [example.features.feature["id"].bytes_list.value[0].decode() for example in examples]
 
 
 def train_batches(

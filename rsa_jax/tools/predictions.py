@@ -8,13 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import matplotlib
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
+from rsa_jax.tools.pictures import Row, draw_rows
 from rsa_jax.training.checkpoints import read_config
 from rsa_jax.training.run import restore_run
 from rsa_jax.training.state import to_devices
@@ -36,24 +33,12 @@ def draw_predictions(
         class_names: by class.
         out: picture to write; the extension says the format.
     """
-    rows, columns = frames.shape[:2]
-    aspect = frames.shape[2] / frames.shape[3]
-    figure, axes = plt.subplots(rows, columns, figsize=(1.1 * columns, rows * (1.1 * aspect + 0.25)), squeeze=False)
-    # Not a layout engine: a title wider than its frame would push the next one away.
-    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.005, top=1 - 0.2 / rows, wspace=0.05, hspace=0.25)
-    for row, clip, true, probability in zip(axes, frames, label, probabilities, strict=True):
+    rows = []
+    for clip, true, probability in zip(frames, label, probabilities, strict=True):
         predicted = int(np.argmax(probability))
-        for axis, frame in zip(row, clip, strict=True):
-            axis.imshow(frame)
-            axis.set_axis_off()
-        row[0].set_title(
-            f"{class_names[true]}   predicted: {class_names[predicted]} ({probability[predicted]:.0%})",
-            loc="left",
-            fontsize=8,
-            color="tab:green" if predicted == true else "tab:red",
-        )
-    figure.savefig(out, dpi=150)
-    plt.close(figure)
+        title = f"{class_names[true]}   predicted: {class_names[predicted]} ({probability[predicted]:.0%})"
+        rows.append(Row(title, "tab:green" if predicted == true else "tab:red", clip))
+    draw_rows(rows, out)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from rsa_jax.tools import predictions, summary
+from rsa_jax.tools.pictures import Row, draw_rows
 from rsa_jax.training.checkpoints import write_json
 
 
@@ -23,6 +24,22 @@ def test_right_predictions_are_green_and_wrong_ones_red(tmp_path, predicted, exp
     probabilities = np.eye(2)[list(predicted)]
     predictions.draw_predictions(frames, np.array([1, 0]), probabilities, ["left", "right"], out)
     assert colours(out) == expected
+
+
+def test_long_titles_are_folded_beside_the_frames(tmp_path):
+    """Names of classes may be long, and hold what matplotlib would take for mathematics."""
+    frames = np.full((3, 20, 30, 3), (0, 0, 255), np.uint8)
+    pictures = []
+    for title in ("$^$", "Pretending to put something $^$ " * 20):
+        draw_rows([Row(title, "black", frames)] * 2, tmp_path / "picture.png")
+        pictures.append(np.asarray(Image.open(tmp_path / "picture.png").convert("RGB")).astype(int))
+    short, long = pictures
+    assert long.shape[0] > 1.5 * short.shape[0]
+    assert long.shape[1] == short.shape[1]
+    blue = [np.sum(np.all(picture == (0, 0, 255), axis=-1)) for picture in pictures]
+    assert blue[1] > 0.99 * blue[0] > 0.5 * short[..., 0].size
+    assert (long[:, :3] == 255).all()
+    assert (long[:, -3:] == 255).all()
 
 
 def test_summary_of_an_evaluated_run(tmp_path, config):

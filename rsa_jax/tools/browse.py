@@ -1,0 +1,95 @@
+"""Draws training clips as the network gets them: their frames, crops, mirror images and labels.
+
+python -m rsa_jax.tools.browse --config configs/motion.py --out clips.png [--clips 12] [--step 0] [--config.x=y ...]
+
+With the configuration of a run, these are the very clips of that run's step. A row begins with the clip's first frame
+as it is stored, where a green line shows the crop; then follow the frames that the network gets. The title says the
+label and, where the clip is mirrored, in blue, what it was stored as; in brackets, place in the split and id.
+"""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import app, flags
+from jaxtyping import Int, UInt8
+from ml_collections import ConfigDict
+
+from rsa_jax.data.augment import to_pixels
+from rsa_jax.data.pipeline import Batch, clip_ids, load_info, train_batches
+from rsa_jax.flags import CONFIG
+from rsa_jax.logs import setup_logging
+from rsa_jax.tools.pictures import Row, draw_rows
+from rsa_jax.training.step import make_augment
+
+OUT = flags.DEFINE_string("out", None, "Picture to write; the extension says the format.")
+CLIPS = flags.DEFINE_integer("clips", 12, "How many.", lower_bound=1)
+STEP = flags.DEFINE_integer("step", 0, "The first clips of this step of the run, and on from there.", lower_bound=0)
+
+
+def training_clips(config: ConfigDict, step: int, count: int) -> Batch:
+    """The first clips of a step of the run, and of the steps after it if they are not enough."""
+    size = config.batch_size
+    end = step + -(-count // size)
+    batches = list(train_batches(config.data, batch_size=size, seed=config.seed, start_step=step, num_steps=end))
+    return {name: np.concatenate([batch[name] for batch in batches])[:count] for name in batches[0]}
+
+
+def outlined(
+    frame: UInt8[np.ndarray, "H W 3"], start: Int[np.ndarray, " 2"], size: Int[np.ndarray, " 2"]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The frame with a green line along the inside of a crop."""
+    line = max(1, min(frame.shape[:2]) // 80)
+    crop, inside = (
+        tuple(slice(first, last) for first, last in zip(start + off, start + size - off, strict=True))
+        for off in (0, line)
+    )
+    drawn = frame.copy()
+    drawn[crop] = (0, 255, 0)
+    drawn[inside] = frame[inside]
+    return drawn
+
+
+def clip_rows(config: ConfigDict, step: int, count: int) -> list[Row]:
+    """Rows of a picture: the stored first frame with its crop, and the frames that the network gets.
+
+    Args:
+        config: of the run.
+        step: of the run, from 0.
+        count: of clips.
+
+    Raises:
+        ValueError: a field of the configuration is wrong.
+        PreparationError: the data set is not there, or damaged.
+    """
+    info = load_info(config.data)
+    batch = training_clips(config, step, count)
+    augmented = jax.device_get(jax.jit(make_augment(config, info.directional))(batch))
+    ids = clip_ids(config.data, config.data.train_split, batch["index"])
+    rows = []
+    for i, clip in enumerate(to_pixels(augmented.clips)):
+        label, stored = int(augmented.label[i]), int(batch["label"][i])
+        origin = f" from {stored} {info.class_names[stored]}" if label != stored else ""
+        note = f", mirrored{origin}" if augmented.mirrored[i] else ""
+        title = f"{label} {info.class_names[label]}{note}   [{batch['index'][i]}: {ids[i]}]"
+        first = outlined(batch["frames"][i, 0], augmented.start[i], augmented.size[i])
+        rows.append(Row(title, "tab:blue" if augmented.mirrored[i] else "black", [first, *clip]))
+    return rows
+
+
+def main(argv: list[str]) -> None:
+    """Draws the picture."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {argv[1:]}")
+    setup_logging()
+    try:
+        rows = clip_rows(CONFIG.value, STEP.value, CLIPS.value)
+        draw_rows(rows, Path(OUT.value or ""))
+    except (ValueError, RuntimeError, OSError) as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from error
+    print(f"{len(rows)} clips of step {STEP.value} of {CONFIG.value.data.name}, as trained on: {OUT.value}")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "out"])
+    app.run(main)
