@@ -27,7 +27,7 @@ from absl import logging
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 from tqdm import tqdm
 
-from rsa_jax.data.clip import Clip
+from rsa_jax.data.clip import Clip, encode_clip
 from rsa_jax.data.report import Report, SplitReport
 from rsa_jax.data.shards import Shards
 
@@ -47,6 +47,7 @@ class ClipConfig(tfds.core.BuilderConfig):
       height: of the stored frames in pixels.
       width: of the stored frames in pixels.
       quality: of JPEG, 1 to 100.
+      stride: of the video's frames, every so-many-th is stored.
       max_failed_share: largest share of clips, over all splits, that may be left out.
       allow_missing: prepare what is there of an official data set.
       unpack: whether archives may be unpacked where there are no videos.
@@ -56,13 +57,14 @@ class ClipConfig(tfds.core.BuilderConfig):
     height: int = 240
     width: int = 320
     quality: int = 90
+    stride: int = 1
     max_failed_share: float = 0.05
     allow_missing: bool = False
     unpack: bool = True
     workers: int = 1
 
     def __post_init__(self) -> None:
-        limits = {"height": 4096, "width": 4096, "quality": 100, "workers": 1024}
+        limits = {"height": 4096, "width": 4096, "quality": 100, "stride": 1000, "workers": 1024}
         for name, largest in limits.items():
             if not 1 <= getattr(self, name) <= largest:
                 raise PreparationError(f"{name} is {getattr(self, name)}; expected 1 to {largest}.")
@@ -209,6 +211,7 @@ class ClipBuilder(FileReaderBuilder):
         return {
             "frame size": list(self.frame_size),
             "quality": self.builder_config.quality,
+            "stride": self.builder_config.stride,
             "classes": label_map_hash(self.class_names),
             "clips": digest,
         }
@@ -218,15 +221,10 @@ class ClipBuilder(FileReaderBuilder):
             example = {"frames": [io.BytesIO(f) for f in frames], "label": clip.label, "id": clip.id}
             return self.info.features.serialize_example(example)
 
-        total = len(self.clips()[split])
+        config, total = self.builder_config, len(self.clips()[split])
+        encode = functools.partial(encode_clip, size=self.frame_size, quality=config.quality, stride=config.stride)
         with tqdm(desc=split, total=total, initial=shards.num_done, unit=" clips", mininterval=0.5) as progress:
-            shards.write(
-                serialize,
-                size=self.frame_size,
-                quality=self.builder_config.quality,
-                workers=self.builder_config.workers,
-                progress=progress,
-            )
+            shards.write(serialize, encode=encode, workers=config.workers, progress=progress)
 
     def _check_failures(self, splits: Mapping[str, Shards]) -> None:
         kept = {name: sum(shard.examples for shard in shards.shards()) for name, shards in splits.items()}
@@ -261,6 +259,7 @@ class ClipBuilder(FileReaderBuilder):
             "num_examples": counts,
             "frame_size": list(self.frame_size),
             "jpeg_quality": self.builder_config.quality,
+            "stride": self.builder_config.stride,
             "label_map_sha256": label_map_hash(self.class_names),
             "missing": {split: len(ids) for split, ids in self.missing().items()},
             "left_out": [{"split": split, **clip} for split, clips in self._left_out.items() for clip in clips],

@@ -1,6 +1,7 @@
 """A clip on its way into a data set. Imports no TensorFlow: worker processes need nothing else."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable
 
 from rsa_jax.data.video import Frame, VideoError, encode_jpeg, read_frames
@@ -27,11 +28,11 @@ class Clip:
         return f"{self.id} ({self.source})"
 
 
-def encode_clip(clip: Clip, size: tuple[int, int], quality: int) -> list[bytes] | str:
-    """JPEG frames of a clip, resized to (height, width) pixels; or the reason why there are none."""
+def encode_clip(clip: Clip, size: tuple[int, int], quality: int, stride: int) -> list[bytes] | str:
+    """JPEG pictures of every `stride`-th frame, resized to (height, width) pixels; or why there are none."""
     try:
         frames = clip.source() if callable(clip.source) else read_frames(clip.source, size, clip.seconds)
-        return encode_jpeg(frames, quality)
+        return encode_jpeg(itertools.islice(frames, 0, None, stride), quality)
     except VideoError as error:
         return str(error)
     except Exception as error:  # whatever one file brings about, the others are to be prepared

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import json
 import os
 import pathlib
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
-from rsa_jax.data.clip import Clip, encode_clip
+from rsa_jax.data.clip import Clip
 from rsa_jax.data.parallel import parallel_map
 
 # A reader holds every shard of a split open: few enough for the usual limit of 1024 files.
@@ -79,8 +78,7 @@ class Shards:
         self,
         serialize: Callable[[Clip, list[bytes]], bytes],
         *,
-        size: tuple[int, int],
-        quality: int,
+        encode: Callable[[Clip], list[bytes] | str],
         workers: int,
         progress: tqdm,
     ) -> None:
@@ -88,14 +86,12 @@ class Shards:
 
         Args:
           serialize: makes a record of a clip and its JPEG frames.
-          size: (height, width) of the frames in pixels.
-          quality: of JPEG, 1 to 100.
+          encode: makes the JPEG frames of a clip, or says why there are none.
           workers: processes that decode.
           progress: counts the clips.
         """
         pieces = list(self._missing())
         todo = (self._clips[i] for start, stop in pieces for i in range(start, stop))
-        encode = functools.partial(encode_clip, size=size, quality=quality)
         with contextlib.closing(parallel_map(encode, todo, workers)) as results:
             for start, stop in pieces:
                 self._write_shard(start, stop, results, serialize, progress)

@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--height", type=int, help="of the frames in pixels (240)")
     add("--width", type=int, help="of the frames in pixels (320)")
     add("--quality", type=int, help="of the JPEG frames, 1 to 100 (90)")
+    add("--stride", type=int, help="store every so-many-th frame of a video (1)")
     add("--max_failed_share", type=float, help="of clips that cannot be decoded and are left out (0.05)")
     official = parser.add_argument_group("public data sets")
     add = official.add_argument

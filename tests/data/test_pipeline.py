@@ -64,7 +64,7 @@ def test_training_frames_are_those_that_were_stored(data):
     clips = make_builder(data_path(data.name, data.data_dir)).clips()["train"]
     for i in range(3):
         index = int(batch["index"][i])
-        frames = encode_clip(clips[index], (36, 36), 90)
+        frames = encode_clip(clips[index], (36, 36), 90, 1)
         chosen = sampling.train_frames(len(frames), 4, sampling.frame_uniforms(1, 0, index, 4))
         expected = np.stack([np.asarray(Image.open(io.BytesIO(frames[j]))) for j in chosen])
         assert np.abs(batch["frames"][i].astype(int) - expected).max() <= 1
@@ -114,7 +114,7 @@ def test_evaluation_counts_every_clip_once(data, batch_size, count):
 def test_evaluation_takes_segment_centres(data):
     batch = next(pipeline.eval_batches(data, split="validation", batch_size=2))
     clip = make_builder(data_path(data.name, data.data_dir)).clips()["validation"][1]
-    frames = encode_clip(clip, (36, 36), 90)
+    frames = encode_clip(clip, (36, 36), 90, 1)
     expected = np.stack([np.asarray(Image.open(io.BytesIO(frames[j]))) for j in (1, 4, 7, 10)])
     assert np.abs(batch["frames"][1].astype(int) - expected).max() <= 1
 

@@ -9,10 +9,11 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tqdm import tqdm
 
 from rsa_jax.data import shards
-from rsa_jax.data.clip import Clip
+from rsa_jax.data.clip import Clip, encode_clip
 from rsa_jax.data.shards import Shards
 from rsa_jax.data.video import VideoError
 
+ENCODE = functools.partial(encode_clip, size=(8, 8), quality=90, stride=1)
 drawn = []
 
 
@@ -36,7 +37,7 @@ def clips(monkeypatch):
 def write(folder, clips):
     result = Shards(folder, clips)
     with tqdm(disable=True) as progress:
-        result.write(lambda clip, frames: clip.id.encode(), size=(8, 8), quality=90, workers=1, progress=progress)
+        result.write(lambda clip, frames: clip.id.encode(), encode=ENCODE, workers=1, progress=progress)
     return result
 
 

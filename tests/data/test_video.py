@@ -86,7 +86,7 @@ def test_no_video_is_an_error_that_names_the_file(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(VideoError, match=r"broken one\.mp4: "):
         decode(path)
-    assert "broken one.mp4: " in encode_clip(Clip("x", 0, str(path)), SIZE, 90)
+    assert "broken one.mp4: " in encode_clip(Clip("x", 0, str(path)), SIZE, 90, 1)
 
 
 def test_missing_file(tmp_path):
@@ -174,7 +174,7 @@ def test_real_videos(name):
     paths = [path for path in root.rglob(pathlib.Path(name).name) if path.as_posix().endswith(f"/{name}")]
     if not paths:
         pytest.skip(f"{name} is not in {root}")
-    result = encode_clip(Clip(name, 0, str(paths[0])), SIZE, 90)
+    result = encode_clip(Clip(name, 0, str(paths[0])), SIZE, 90, 1)
     if REAL_VIDEOS[name] is None:
         assert isinstance(result, str)
         assert str(paths[0]) in result

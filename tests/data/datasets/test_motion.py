@@ -77,7 +77,7 @@ def test_splits_share_no_clip(tmp_path):
     assert {split: len(c) for split, c in clips.items()} == {"train": 64, "validation": 32}
     seeds = [clip.source.args[0] for split in clips.values() for clip in split]
     assert len(set(seeds)) == 96
-    first = [encode_clip(clips[split][0], SIZE, 90) for split in clips]
+    first = [encode_clip(clips[split][0], SIZE, 90, 1) for split in clips]
     assert first[0] != first[1]
     labels = np.bincount([clip.label for clip in clips["train"]])
     assert labels.min() >= 6

@@ -119,6 +119,15 @@ def test_extracted_frames_with_lists(tmp_path):
         build(tmp_path, "diving48/v2", train_list=lists[1], validation_list=lists[3]).report()
 
 
+def test_every_third_frame(tmp_path):
+    miniatures.something_something_v1(tmp_path / "source")
+    assert run(tmp_path, "something_something_v1", "--allow_missing", "--stride", "3") == 0
+    info = pipeline.load_info(data(tmp_path, "something_something_v1"))
+    assert info.provenance["stride"] == 3
+    frames = batch(tmp_path, "something_something_v1")["frames"][0].astype(int)
+    assert np.abs(frames - moving_bar(8)[[0, 3, 3, 6]]).mean() < 12  # of three stored ones
+
+
 def test_directional_classes_are_known_by_name(tmp_path):
     miniatures.something_something_v1(tmp_path / "source")
     builder = build(tmp_path, "something_something_v1")
