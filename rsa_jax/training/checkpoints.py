@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
+from rsa_jax.files import write_json
 from rsa_jax.training.state import TrainState
 
 # Fields that a run may change when it goes on, since its results do not depend on them.
@@ -182,13 +183,6 @@ def read_dataset(workdir: Path) -> dict[str, Any]:
         WorkdirError: it holds no run.
     """
     return _read_json(workdir / "dataset.json")
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a file that is complete or not there at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.replace(path)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from absl import logging
 from clu import metric_writers, parameter_overview, periodic_actions
 
+from rsa_jax.files import complete
 from rsa_jax.training.state import PyTree
 from rsa_jax.training.step import Metrics
 
@@ -41,9 +42,8 @@ class RunLog:
         )
         if self._main and self._jsonl.exists():
             lines = [line for line in self._jsonl.read_text().splitlines() if _step(line) <= first_step]
-            partial = self._jsonl.with_suffix(".partial")
-            partial.write_text("".join(line + "\n" for line in lines))
-            partial.replace(self._jsonl)
+            with complete(self._jsonl) as partial:
+                partial.write_text("".join(line + "\n" for line in lines))
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """One step's metrics, by name."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.numpy
 
+from rsa_jax.files import complete
 from rsa_jax.weights.state_dict import StateDict, as_arrays
 
 # A PyTorch file holds the state dict itself, or has it under one of these names beside other things.
@@ -68,9 +69,8 @@ def write_state_dict(path: Path, state_dict: StateDict) -> None:
     if path.exists():
         raise ValueError(f"{path} exists already")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    file_format.write(partial, state_dict)
-    partial.rename(path)
+    with complete(path) as partial:
+        file_format.write(partial, state_dict)
 
 
 def _format(path: Path) -> Format:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rsa_jax.files import write_json
 from rsa_jax.tools import predictions, summary
 from rsa_jax.tools.pictures import Row, draw_rows
-from rsa_jax.training.checkpoints import write_json
 
 
 def colours(path):
