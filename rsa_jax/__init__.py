@@ -1,7 +1,27 @@
 """Relational Self-Attention for video understanding, in JAX and Flax."""
 
-from rsa_jax import weights
-from rsa_jax.network import create_model
-from rsa_jax.transforms import RSA
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["RSA", "create_model", "weights"]
+if TYPE_CHECKING:
+    from rsa_jax import compiler, weights
+    from rsa_jax.network import create_model
+    from rsa_jax.transforms import RSA
+
+__all__ = ["RSA", "compiler", "create_model", "weights"]
+
+_MODULES = {"RSA": "rsa_jax.transforms", "create_model": "rsa_jax.network"}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for, not before: programs that compute nothing start without JAX."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def __dir__() -> list[str]:
+    """Also what was not asked for yet."""
+    return sorted({*globals(), *__all__})
