@@ -126,6 +126,13 @@ def get_config() -> ConfigDict:
     config.eval.every_epochs = 1
     # With --mode eval: "best" (validation top-1), "latest", or a step.
     config.eval.checkpoint = "best"
+    # With --mode eval, the scores of several views of each video are averaged: clips, which differ in their frames ...
+    config.eval.num_clips = 1
+    # ... times crops of data.eval_crop: 1, in the centre, or 3, at start, centre and end of the frames' long side.
+    # Validation during training takes one clip and its centre.
+    config.eval.num_crops = 1
+    # What is averaged: "probabilities" (published) or "logits".
+    config.eval.average = "probabilities"
 
     config.log = ConfigDict()
     # Steps between two lines of metrics.jsonl and TensorBoard.

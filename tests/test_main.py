@@ -16,14 +16,18 @@ import pytest
 from PIL import Image
 
 from rsa_jax.data.builder import PreparationError
-from rsa_jax.tools import predictions
+from rsa_jax.tools import combine, predictions
 from rsa_jax.training import loop
 from rsa_jax.training.checkpoints import Checkpoints, WorkdirError
 from rsa_jax.training.loop import evaluate_checkpoint, train
-from rsa_jax.training.run import make_run
+from rsa_jax.training.run import make_run, restore_run
+from rsa_jax.training.scores import load_scores
+from rsa_jax.training.state import to_devices
+from rsa_jax.training.step import View
 
 ROOT = Path(__file__).parents[1]
 NUM_STEPS = 8
+IDS = [f"validation_{i:05d}" for i in range(32)]
 
 
 def lines(workdir):
@@ -110,6 +114,37 @@ def test_evaluation_counts_every_clip_once(undisturbed, config):
     assert again["top1"] == result["top1"]
 
 
+def test_evaluation_averages_views(undisturbed, config, capsys):
+    """Against single views: frames cut out by hand, and shifted so that the centre crop is one at the side."""
+    single = undisturbed / "single.npz"
+    evaluate_checkpoint(config, undisturbed)
+    (undisturbed / "scores.npz").rename(single)
+    config.eval.num_clips, config.eval.num_crops, config.eval.batch_size = 2, 3, 24
+    result = evaluate_checkpoint(config, undisturbed)
+    assert {name: result[name] for name in ("views", "num_clips", "num_crops", "average", "num_examples")} == {
+        "views": 6,
+        "num_clips": 2,
+        "num_crops": 3,
+        "average": "probabilities",
+        "num_examples": 32,
+    }
+    scores = load_scores(undisturbed / "scores.npz")
+    assert result == {**scores.metrics(), **scores.origin}
+    assert scores.ids == IDS
+    run, state = restore_run(config, undisturbed, "best")
+    batch = next(run.eval_batches(2))
+    frames, probabilities = batch.pop("frames"), []
+    for clip in (frames[:, :4], frames[:, 4:]):
+        for shift in (1, 0, -1):
+            batch["frames"] = np.roll(clip, shift, axis=3)
+            output = run.eval_step(state.params, state.batch_stats, to_devices(run.mesh, batch), View())
+            probabilities.append(jax.nn.softmax(output["logits"]))
+    assert np.std(probabilities, axis=0).max() > 1e-4  # the views differ by more than rounding
+    np.testing.assert_allclose(np.exp(scores.log_probabilities[:24]), np.mean(probabilities, axis=0), atol=1e-6)
+    combine.main([str(single), str(undisturbed)])
+    assert f"{result['loss']:.4f}" in capsys.readouterr().out
+
+
 def test_the_picture_of_predictions(undisturbed, tmp_path):
     predictions.main(["--workdir", str(undisturbed), "--out", str(tmp_path / "picture.png"), "--clips", "3"])
     width, height = Image.open(tmp_path / "picture.png").size
@@ -160,6 +195,7 @@ def test_eight_devices_give_the_losses_of_one_and_restore_its_checkpoints(tmp_pa
     np.testing.assert_allclose(lines(tmp_path)[1]["loss"], lines(undisturbed)[1]["loss"], rtol=1e-5)
     finish(command(undisturbed, data_dir, "--mode=eval", devices=8))
     assert json.loads((undisturbed / "eval.json").read_text())["num_examples"] == 32
+    assert load_scores(undisturbed / "scores.npz").ids == IDS
 
 
 def test_another_configuration_is_refused_in_words(data_dir, undisturbed):
@@ -188,7 +224,7 @@ def test_nothing_is_saved_after_a_loss_that_is_not_finite(tmp_path, config):
     checkpoints.close()
 
 
-def test_two_processes_train_together_and_stop_together(tmp_path, data_dir, undisturbed, config):
+def test_two_processes_train_and_evaluate_together_and_stop_together(tmp_path, data_dir, undisturbed, config):
     """As on two hosts that share a disk; the signal reaches one of them."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -196,17 +232,18 @@ def test_two_processes_train_together_and_stop_together(tmp_path, data_dir, undi
     flags = ["--config.epochs=1000", "--multihost", f"--coordinator={address}", "--num_processes=2"]
     first, second = (command(tmp_path, data_dir, *flags, f"--process_id={i}") for i in range(2))
     try:
-        wait_for(lambda: 3 in lines(tmp_path), first)
+        wait_for(lambda: 5 in lines(tmp_path), first)  # past the end of an epoch
         second.send_signal(signal.SIGTERM)
         assert "Stopped by a signal" in finish(first)
         finish(second)
     finally:
         first.kill()
         second.kill()
+    assert '"validation_num_examples": 32' in (tmp_path / "metrics.jsonl").read_text()
     # The same clips, parameters and random numbers; only the learning rates of the two runs part later.
     np.testing.assert_allclose(lines(tmp_path)[1]["loss"], lines(undisturbed)[1]["loss"], rtol=1e-5)
     checkpoints = Checkpoints(tmp_path, config.checkpoint)
-    assert checkpoints.latest() >= 3
+    assert checkpoints.latest() >= 5
     checkpoints.close()
 
 
@@ -215,6 +252,9 @@ def test_two_processes_train_together_and_stop_together(tmp_path, data_dir, undi
     [
         ({"model.batch_norm_clips": 5}, "batch_norm_clips: a batch of 16 clips is no multiple of 5"),
         ({"eval.every_epochs": 0}, "eval.every_epochs: expected at least 1, got 0"),
+        ({"eval.num_clips": 0}, "eval.num_clips: expected at least 1, got 0"),
+        ({"eval.num_crops": 2}, r"eval.num_crops: expected one of \(1, 3\), got 2"),
+        ({"eval.average": "votes"}, "eval.average: expected one of .*'logits'.*, got 'votes'"),
         ({"batch_size": 65}, "fewer than config.batch_size = 65"),
         ({"optimizer.accumulation": 3}, "batch_size: expected a multiple of 3"),
         ({"model.num_classes": 9}, "has 10 classes, got 9"),

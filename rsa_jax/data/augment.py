@@ -167,15 +167,24 @@ def augment(
     return Augmented(_apply(frames, rows, columns), label, mirrored, start, size)
 
 
-def center_crop(frames: UInt8[Array, "B T H W 3"], *, image_size: int, eval_crop: float) -> Float[Array, "B T S S 3"]:
-    """Evaluation: the centre square of side round(eval_crop * short side), resized and normalised.
+def square_crop(
+    frames: UInt8[Array, "B T H W 3"], place: int | Int[Array, ""], *, image_size: int, eval_crop: float
+) -> Float[Array, "B T S S 3"]:
+    """Evaluation: a square of side round(eval_crop * short side), resized and normalised.
 
     A square of `image_size` pixels is taken as it is.
+
+    Args:
+      frames: clips as stored.
+      place: on the long side: 0 at its start, 1 in the centre, 2 at its end. On the short side it is the centre.
+      image_size: S, side of the output in pixels.
+      eval_crop: side of the square, relative to the short side of the stored frames.
     """
     height, width = frames.shape[2:4]
     side = round(eval_crop * min(height, width))
+    row_place, column_place = (place, 1) if height > width else (1, place)
     length = jnp.array([side])
-    rows = resize_weights(jnp.array([(height - side) // 2]), length, height, image_size)
-    columns = resize_weights(jnp.array([(width - side) // 2]), length, width, image_size)
+    rows = resize_weights(jnp.array([(height - side) * row_place // 2]), length, height, image_size)
+    columns = resize_weights(jnp.array([(width - side) * column_place // 2]), length, width, image_size)
     batch = frames.shape[0]
     return _apply(frames, jnp.repeat(rows, batch, 0), jnp.repeat(columns, batch, 0))

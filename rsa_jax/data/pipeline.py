@@ -16,7 +16,8 @@ from rsa_jax.data.builder import PreparationError, data_path, open_prepared, pre
 from rsa_jax.data.datasets import BUILDERS, make_builder
 
 # frames uint8 [b, T, H, W, 3]; label, index (position in the split) and epoch int32 [b]; mask float32 [b], 0
-# for padding. b is this process' share of the batch.
+# for padding. b is this process' share of the batch. In evaluation, also id, bytes [b], and the frames of several
+# clips one after the other, [b, clips T, H, W, 3].
 Batch = dict[str, np.ndarray]
 
 
@@ -121,6 +122,9 @@ def _batches(
     examples: range,
     describe: Callable[[int], tuple[int, int, bool]],
     choose: Callable[[int, int, int], np.ndarray],
+    *,
+    num_frames: int,
+    with_id: bool,
 ) -> Iterator[Batch]:
     """Batches of `batch_size` of the given examples, in their order.
 
@@ -131,6 +135,8 @@ def _batches(
       examples: running numbers of this process' examples.
       describe: (index in the split, epoch, whether it counts) of a running number.
       choose: frames of (stored frames, index, epoch).
+      num_frames: how many that are.
+      with_id: whether batches have `id`.
     """
     builder = _open(data)
     source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
@@ -146,16 +152,17 @@ def _batches(
         stored = example["frames"]
         chosen = tf.ensure_shape(
             tf.numpy_function(choose, (tf.size(stored), index, epoch), tf.int64, stateful=False),
-            [data.num_frames],
+            [num_frames],
         )
         # Accurate: as other JPEG decoders do it. TensorFlow's default is a faster approximation.
         frames = [
             tf.io.decode_jpeg(picture, channels=3, dct_method="INTEGER_ACCURATE")
             for picture in tf.unstack(tf.gather(stored, chosen))
         ]
-        frames = tf.ensure_shape(tf.stack(frames), [data.num_frames, height, width, 3])
+        frames = tf.ensure_shape(tf.stack(frames), [num_frames, height, width, 3])
         label = tf.cast(example["label"], tf.int32)
-        return {"frames": frames, "label": label, "index": index, "epoch": epoch, "mask": mask}
+        fields = {"frames": frames, "label": label, "index": index, "epoch": epoch, "mask": mask}
+        return fields | {"id": example["id"]} if with_id else fields
 
     def load(number: tf.Tensor) -> dict[str, tf.Tensor]:
         types = (tf.string, tf.int32, tf.int32, tf.float32)
@@ -248,15 +255,23 @@ def train_batches(
         return sampling.train_frames(int(num_stored), data.num_frames, uniforms)
 
     examples = range(start_step * len(share), num_steps * len(share))
-    return _batches(data, data.train_split, len(share), examples, describe, choose)
+    split, count = data.train_split, data.num_frames
+    return _batches(data, split, len(share), examples, describe, choose, num_frames=count, with_id=False)
 
 
 def eval_batches(
-    data: ConfigDict, *, split: str, batch_size: int, process_index: int = 0, process_count: int = 1
+    data: ConfigDict,
+    *,
+    split: str,
+    batch_size: int,
+    num_clips: int = 1,
+    process_index: int = 0,
+    process_count: int = 1,
 ) -> Iterator[Batch]:
-    """Every clip of a split exactly once, in order; the last batch is filled up with clips of mask 0.
+    """Every video of a split exactly once, in order; the last batch is filled up with videos of mask 0.
 
-    Every process gets as many batches. The arguments are those of `train_batches`.
+    Every process gets as many batches. The arguments are those of `train_batches`, and `num_clips`, the clips of
+    each video.
     """
     num_examples = _num_examples(load_info(data), split)
     share = _share(batch_size, process_index, process_count)
@@ -267,7 +282,9 @@ def eval_batches(
         return min(position, num_examples - 1), 0, position < num_examples
 
     def choose(num_stored: int, index: int, epoch: int) -> np.ndarray:
-        return sampling.eval_frames(int(num_stored), data.num_frames)
+        clips = (sampling.eval_frames(int(num_stored), data.num_frames, clip, num_clips) for clip in range(num_clips))
+        return np.concatenate(list(clips))
 
     examples = range(-(-num_examples // batch_size) * len(share))
-    return _batches(data, split, len(share), examples, describe, choose)
+    count = num_clips * data.num_frames
+    return _batches(data, split, len(share), examples, describe, choose, num_frames=count, with_id=True)

@@ -32,7 +32,12 @@ def train_frames(num_stored: int, num_frames: int, uniforms: Float[np.ndarray, "
     return np.minimum(frames, num_stored - 1)  # a product may round up to num_stored
 
 
-def eval_frames(num_stored: int, num_frames: int) -> Int[np.ndarray, " T"]:
-    """The centre frame of each of `num_frames` equal segments of a video of `num_stored` frames."""
+def eval_frames(num_stored: int, num_frames: int, clip: int = 0, num_clips: int = 1) -> Int[np.ndarray, " T"]:
+    """One frame from each of `num_frames` equal segments of a video of `num_stored` frames, at the same place of each.
+
+    Clip 0 takes the centres. Clip k of K takes the places k/K of a segment further on, counted around from the end of
+    the segment to its start: the second of two clips takes the starts, as in the published code and in TSM's.
+    """
     tick = num_stored / num_frames
-    return (tick / 2 + tick * np.arange(num_frames)).astype(np.int64)
+    place = (num_clips + 2 * clip) % (2 * num_clips) / (2 * num_clips)  # (1/2 + clip / num_clips) mod 1, rounded once
+    return (tick * place + tick * np.arange(num_frames)).astype(np.int64)

@@ -15,6 +15,7 @@ from rsa_jax.tools.pictures import Row, draw_rows
 from rsa_jax.training.checkpoints import read_config
 from rsa_jax.training.run import restore_run
 from rsa_jax.training.state import to_devices
+from rsa_jax.training.step import View
 
 
 def draw_predictions(
@@ -58,9 +59,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         batch = next(run.eval_batches())
     except (ValueError, RuntimeError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
-    logits = run.predict(state.params, state.batch_stats, to_devices(run.mesh, batch))
+    output = run.eval_step(state.params, state.batch_stats, to_devices(run.mesh, batch), View())
     count = min(args.clips, int(batch["mask"].sum()))
-    probabilities = np.asarray(jax.nn.softmax(logits))[:count]
+    probabilities = np.asarray(jax.nn.softmax(output["logits"]))[:count]
     draw_predictions(batch["frames"][:count], batch["label"][:count], probabilities, run.info.class_names, args.out)
     print(f"{count} clips drawn in {args.out}")
 

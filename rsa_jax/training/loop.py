@@ -11,9 +11,12 @@ from absl import logging
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from rsa_jax.training.checkpoints import Checkpoints, check_workdir, claim_workdir, write_json
+from rsa_jax.files import write_json
+from rsa_jax.training.checkpoints import Checkpoints, check_workdir, claim_workdir
+from rsa_jax.training.evaluation import Views
 from rsa_jax.training.metrics import PendingMetrics, RunLog, log_parameters
 from rsa_jax.training.run import Run, make_run, restore_run
+from rsa_jax.training.scores import save_scores
 from rsa_jax.training.state import TrainState, to_devices
 
 
@@ -43,7 +46,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
 
 
 def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """Evaluates `eval.checkpoint` of the workdir, and writes eval.json there.
+    """Evaluates `eval.checkpoint` of the workdir by the views of `config.eval`, and writes scores.npz and eval.json.
 
     Raises:
         ValueError: the workdir holds no such checkpoint, or its network is another one than `config.model`.
@@ -53,15 +56,10 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     logging.info(
         "Evaluating step %d on %s, prepared so:\n%s", step, run.info.name, _readable(run.info.provenance, "\n")
     )
-    result = {
-        **run.evaluate(state),
-        "step": step,
-        "views": 1,
-        "dataset": run.info.name,
-        "split": run.config.data.eval_split,
-        "num_frames": run.config.data.num_frames,
-    }
+    scores = run.score(state, Views(config.eval.num_clips, config.eval.num_crops, config.eval.average))
+    result = {**scores.metrics(), **scores.origin}
     if jax.process_index() == 0:
+        save_scores(workdir / "scores.npz", scores)
         write_json(workdir / "eval.json", result)
     logging.info("%s", _readable(result))
     return result
@@ -87,7 +85,7 @@ def _train_steps(run: Run, state: TrainState, checkpoints: Checkpoints, workdir:
                 log.progress(step)
                 if _evaluates(run, step):
                     pending.check()
-                    validation = run.evaluate(state)
+                    validation = run.score(state, Views()).metrics()
                     log.write(step, {f"validation_{name}": value for name, value in validation.items()})
                     checkpoints.save(state, validation)
                     pending.restart()

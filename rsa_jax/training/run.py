@@ -14,12 +14,12 @@ from ml_collections import ConfigDict
 from rsa_jax.compiler import compiler_options
 from rsa_jax.data import pipeline
 from rsa_jax.training.checkpoints import Checkpoints, check_dataset, check_same, read_config
-from rsa_jax.training.evaluation import Counts, evaluate, make_eval_step
+from rsa_jax.training.evaluation import CROP_PLACES, EvalStep, Views, evaluate, make_eval_step
 from rsa_jax.training.models import load_initial_weights
 from rsa_jax.training.optimizer import make_optimizer, make_schedule
+from rsa_jax.training.scores import AVERAGES, Scores
 from rsa_jax.training.state import (
     ModelDefinition,
-    PyTree,
     TrainState,
     abstract_state,
     create_state,
@@ -29,9 +29,8 @@ from rsa_jax.training.state import (
     replicated,
     split_batch,
     split_model,
-    to_devices,
 )
-from rsa_jax.training.step import Batch, Metrics, make_predict, make_train_step
+from rsa_jax.training.step import Batch, Metrics, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +46,6 @@ class Run:
         init: the state before the first step.
         train_step: of `make_train_step`, compiled; the old state's memory is given to the new one.
         eval_step: of `make_eval_step`, compiled.
-        predict: of `make_predict`, compiled.
     """
 
     config: ConfigDict
@@ -57,8 +55,7 @@ class Run:
     steps_per_epoch: int
     init: Callable[[], TrainState]
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-    eval_step: Callable[[PyTree, PyTree, Batch], Counts]
-    predict: Callable[[PyTree, PyTree, Batch], jax.Array]
+    eval_step: EvalStep
 
     @property
     def num_steps(self) -> int:
@@ -113,20 +110,30 @@ class Run:
             process_count=jax.process_count(),
         )
 
-    def eval_batches(self) -> Iterator[dict[str, np.ndarray]]:
-        """Batches of the evaluation split."""
+    def eval_batches(self, num_clips: int = 1) -> Iterator[dict[str, np.ndarray]]:
+        """Batches of the evaluation split, with the frames of so many clips of each video."""
         return pipeline.eval_batches(
             self.config.data,
             split=self.config.data.eval_split,
             batch_size=-(-self.config.eval.batch_size // jax.device_count()) * jax.device_count(),
+            num_clips=num_clips,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
 
-    def evaluate(self, state: TrainState) -> dict[str, float]:
-        """Metrics of the evaluation split."""
-        on_devices = (to_devices(self.mesh, batch) for batch in self.eval_batches())
-        return evaluate(self.eval_step, state.params, state.batch_stats, on_devices)
+    def score(self, state: TrainState, views: Views) -> Scores:
+        """Scores of the evaluation split."""
+        batches = self.eval_batches(views.num_clips)
+        scores = evaluate(self.eval_step, state.params, state.batch_stats, batches, self.mesh, views)
+        origin = {
+            "step": int(state.step),
+            "views": len(views.each()),
+            **dataclasses.asdict(views),
+            "dataset": self.info.name,
+            "split": self.config.data.eval_split,
+            "num_frames": self.config.data.num_frames,
+        }
+        return Scores(*scores, self.info.class_names, origin)
 
 
 def make_run(config: ConfigDict) -> Run:
@@ -137,7 +144,7 @@ def make_run(config: ConfigDict) -> Run:
     """
     info = load_info(config.data)
     config = with_classes(config, info)
-    _check_counts(config)
+    _check_fields(config)
     steps_per_epoch = pipeline.steps_per_epoch(info, config.data.train_split, config.batch_size)
     schedule = make_schedule(config.optimizer, epochs=config.epochs, steps_per_epoch=steps_per_epoch)
     optimizer = make_optimizer(config.optimizer, schedule)
@@ -145,7 +152,7 @@ def make_run(config: ConfigDict) -> Run:
     mesh = make_mesh()
     whole, parts = replicated(mesh), split_batch(mesh)
     step = make_train_step(model, optimizer, schedule, config, info.directional)
-    eval_step = make_eval_step(model, config, config.model.num_classes)
+    eval_step = make_eval_step(model, config)
     return Run(
         config,
         info,
@@ -160,8 +167,7 @@ def make_run(config: ConfigDict) -> Run:
             donate_argnums=0,
             compiler_options=compiler_options(),
         ),
-        eval_step=jax.jit(eval_step, in_shardings=(whole, whole, parts), out_shardings=whole),
-        predict=jax.jit(make_predict(model, config), in_shardings=(whole, whole, parts), out_shardings=whole),
+        eval_step=jax.jit(eval_step, in_shardings=(whole, whole, parts, whole), out_shardings=whole),
     )
 
 
@@ -215,10 +221,13 @@ def load_info(data: ConfigDict) -> pipeline.DatasetInfo:
     return pipeline.load_info(data)
 
 
-def _check_counts(config: ConfigDict) -> None:
-    counts = "batch_size epochs optimizer.accumulation data.num_frames data.image_size eval.batch_size"
+def _check_fields(config: ConfigDict) -> None:
+    counts = "batch_size epochs optimizer.accumulation data.num_frames data.image_size eval.batch_size eval.num_clips"
     intervals = "eval.every_epochs log.every_steps checkpoint.every_steps"
     for name in f"{counts} {intervals}".split():
         value = functools.reduce(getattr, name.split("."), config)
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
+    for name, expected in (("num_crops", tuple(CROP_PLACES)), ("average", AVERAGES)):
+        if config.eval[name] not in expected:
+            raise ValueError(f"eval.{name}: expected one of {expected}, got {config.eval[name]!r}")

@@ -89,5 +89,6 @@ def split_batch(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
 
 
 def to_devices(mesh: jax.sharding.Mesh, batch: dict[str, Any]) -> dict[str, jax.Array]:
-    """The global batch, of which this process brings its share."""
-    return jax.make_array_from_process_local_data(split_batch(mesh), batch)
+    """The global batch, of which this process brings its share; without `id`, since devices hold no text."""
+    numbers = {name: value for name, value in batch.items() if name != "id"}
+    return jax.make_array_from_process_local_data(split_batch(mesh), numbers)

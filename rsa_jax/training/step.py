@@ -1,15 +1,16 @@
 """One step of training, one batch of evaluation: the programs that are compiled."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt8
 from ml_collections import ConfigDict
 
-from rsa_jax.data.augment import Augmented, augment, center_crop, example_keys
+from rsa_jax.data.augment import Augmented, augment, example_keys, square_crop
 from rsa_jax.training.state import ModelDefinition, PyTree, TrainState, merge_model
 
 # Keeps the keys of steps apart from those that augmentation folds from the same seed.
@@ -135,12 +136,28 @@ def make_train_step(
     return train_step
 
 
-def make_predict(model: ModelDefinition, config: ConfigDict) -> Callable[[PyTree, PyTree, Batch], Float[Array, "B K"]]:
-    """Logits of a batch as the pipeline gives it, from the centre crop."""
+class View(NamedTuple):
+    """Which of a video's clips, and which crop of it: a `place` of `square_crop`."""
 
-    def predict(params: PyTree, batch_stats: PyTree, batch: Batch) -> Float[Array, "B K"]:
+    clip: int | Int[Array, ""] = 0
+    place: int | Int[Array, ""] = 1
+
+
+def make_predict(
+    model: ModelDefinition, config: ConfigDict
+) -> Callable[[PyTree, PyTree, UInt8[Array, "B F H W 3"], View], Float[Array, "B K"]]:
+    """Logits of one view, from the frames of a batch as the pipeline gives them.
+
+    The view is an argument of the compiled program: one program serves them all, called once for each, so that it
+    takes as much memory as for one.
+    """
+
+    def predict(
+        params: PyTree, batch_stats: PyTree, frames: UInt8[Array, "B F H W 3"], view: View
+    ) -> Float[Array, "B K"]:
         data = config.data
-        clips = center_crop(batch["frames"], image_size=data.image_size, eval_crop=data.eval_crop)
+        frames = jax.lax.dynamic_slice_in_dim(frames, view.clip * data.num_frames, data.num_frames, axis=1)
+        clips = square_crop(frames, view.place, image_size=data.image_size, eval_crop=data.eval_crop)
         return merge_model(model.eval, params, batch_stats)(clips)
 
     return predict

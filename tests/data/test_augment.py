@@ -8,11 +8,11 @@ from rsa_jax.data import augment as augment_lib
 from rsa_jax.data.augment import (
     CROP_PLACES,
     augment,
-    center_crop,
     crop_sizes,
     example_keys,
     mirror_label,
     resize_weights,
+    square_crop,
 )
 from rsa_jax.data.datasets import motion
 
@@ -72,14 +72,24 @@ def test_resize_agrees_with_pillow(box):
 
 def test_evaluation_takes_exact_pixels():
     frames = random_frames((2, 3, 24, 32))
-    clips = center_crop(frames, image_size=20, eval_crop=20 / 24)
+    clips = square_crop(frames, 1, image_size=20, eval_crop=20 / 24)
     np.testing.assert_allclose(pixels(clips), frames[:, :, 2:22, 6:26], atol=1e-3)
     assert clips.dtype == jnp.float32
 
 
+@pytest.mark.parametrize("place, start", [(0, 0), (1, 5), (2, 11)])
+def test_evaluation_crops_lie_along_the_long_side(place, start):
+    frames = random_frames((1, 2, 24, 31))
+    crop = functools.partial(square_crop, image_size=20, eval_crop=20 / 24)
+    expected = frames[:, :, 2:22, start : start + 20]
+    np.testing.assert_allclose(pixels(jax.jit(crop)(frames, place)), expected, atol=1e-3)
+    upright = pixels(crop(frames.swapaxes(2, 3), place))
+    np.testing.assert_allclose(upright, expected.swapaxes(2, 3), atol=1e-3)
+
+
 def test_evaluation_resizes():
     frames = random_frames((1, 1, 24, 32))
-    clips = center_crop(frames, image_size=12, eval_crop=1.0)
+    clips = square_crop(frames, 1, image_size=12, eval_crop=1.0)
     crop = Image.fromarray(frames[0, 0]).crop((4, 0, 28, 24)).resize((12, 12), Image.Resampling.BILINEAR)
     assert np.abs(pixels(clips)[0, 0] - np.asarray(crop)).max() < 1.1
 

@@ -117,6 +117,20 @@ def test_evaluation_takes_segment_centres(data):
     frames = encode_clip(clip, (36, 36), 90, 1)
     expected = np.stack([np.asarray(Image.open(io.BytesIO(frames[j]))) for j in (1, 4, 7, 10)])
     assert np.abs(batch["frames"][1].astype(int) - expected).max() <= 1
+    assert batch["id"].tolist() == [b"validation_00000", b"validation_00001"]
+
+
+def test_clips_of_a_video_follow_each_other(data):
+    one, two = (
+        next(pipeline.eval_batches(data, split="validation", batch_size=2, num_clips=num_clips))["frames"]
+        for num_clips in (1, 2)
+    )
+    assert two.shape == (2, 8, 36, 36, 3)
+    np.testing.assert_array_equal(two[:, :4], one)
+    clip = motion.Motion(data_dir=data.data_dir, config="tiny").clips()["validation"][1]
+    frames = encode_clip(clip, (36, 36), 90)
+    expected = np.stack([np.asarray(Image.open(io.BytesIO(frames[j]))) for j in (0, 3, 6, 9)])
+    assert np.abs(two[1, 4:].astype(int) - expected).max() <= 1
 
 
 def test_steps_per_epoch(data):

@@ -28,6 +28,28 @@ def test_eval_frames_are_segment_centres(num_stored, expected):
 
 
 @pytest.mark.parametrize("num_stored", [1, 3, 7, 8, 9, 45, 1000])
+def test_eval_frames_of_one_and_two_clips_are_the_published_ones(num_stored):
+    tick = num_stored / 8
+    centres, starts = [int(tick / 2 + tick * i) for i in range(8)], [int(tick * i) for i in range(8)]
+    np.testing.assert_array_equal(sampling.eval_frames(num_stored, 8), centres)
+    np.testing.assert_array_equal(sampling.eval_frames(num_stored, 8, 0, 2), centres)
+    np.testing.assert_array_equal(sampling.eval_frames(num_stored, 8, 1, 2), starts)
+
+
+@pytest.mark.parametrize("num_clips", [1, 2, 3, 5, 10])
+def test_clips_of_a_video_share_out_its_frames(num_clips):
+    """Each has one frame from every segment; where there are enough for all, no two have the same."""
+    for num_stored in (1, 5, 8, 80, 333):
+        tick = num_stored / 8
+        for clip in range(num_clips):
+            frames = sampling.eval_frames(num_stored, 8, clip, num_clips)
+            assert (frames >= np.floor(tick * np.arange(8))).all()
+            assert (frames < tick * (np.arange(8) + 1)).all()
+    frames = [sampling.eval_frames(8 * num_clips, 8, clip, num_clips) for clip in range(num_clips)]
+    np.testing.assert_array_equal(np.sort(np.concatenate(frames)), np.arange(8 * num_clips))
+
+
+@pytest.mark.parametrize("num_stored", [1, 3, 7, 8, 9, 45, 1000])
 def test_train_frames_come_from_their_segments(num_stored):
     tick = num_stored / 8
     for epoch in range(50):

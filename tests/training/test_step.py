@@ -1,11 +1,10 @@
-"""The compiled step: accumulation, loss, randomness, and the sums of an evaluation."""
+"""The compiled step: accumulation, loss and randomness."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rsa_jax.training.evaluation import make_eval_step, summarize
 from rsa_jax.training.metrics import NonFiniteLossError, PendingMetrics
 from rsa_jax.training.optimizer import make_optimizer, make_schedule
 from rsa_jax.training.state import TrainState, create_state, define_model
@@ -94,30 +93,3 @@ def test_a_loss_that_is_not_finite_names_its_steps():
     pending.add(10, {"loss": jnp.asarray(1.0), "parameter_norm": jnp.asarray(np.inf)})
     with pytest.raises(NonFiniteLossError, match=r"steps \[8, 9, 10\]"):
         pending.check()
-
-
-def test_padding_does_not_count(step_config, monkeypatch):
-    """Against accuracy and loss computed by hand, from logits given in the place of a network's."""
-    logits = np.random.default_rng(0).standard_normal((6, 10)).astype(np.float32)
-    predict = lambda model, config: lambda params, batch_stats, batch: batch["frames"]  # noqa: E731
-    monkeypatch.setattr("rsa_jax.training.evaluation.make_predict", predict)
-    label = np.array([logits[0].argmax(), logits[1].argsort()[-5], logits[2].argsort()[-6], 3, 1, 1])
-    inputs = {"frames": logits, "label": label, "mask": np.array([1, 1, 1, 0, 0, 0], np.float32)}
-    result = summarize(jax.device_get(make_eval_step(None, step_config, 10)(None, None, inputs)))
-    assert result["num_examples"] == 3
-    np.testing.assert_allclose([result["top1"], result["top5"]], [100 / 3, 200 / 3])
-    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    np.testing.assert_allclose(result["loss"], -np.mean(log_p[range(3), label[:3]]), rtol=1e-6)
-
-
-def test_mean_class_weighs_classes_alike_and_passes_over_empty_ones():
-    counts = {"clips": np.array([4, 1, 0]), "top1": np.array([1, 1, 0]), "top5": np.array([4, 1, 0])}
-    result = summarize(counts | {"loss": np.array([5.0, 5.0, 0])})
-    assert (result["top1"], result["mean_class"], result["loss"]) == (40.0, 62.5, 2.0)
-
-
-def test_logits_that_are_not_numbers_are_wrong(step_config, monkeypatch):
-    predict = lambda model, config: lambda params, batch_stats, batch: batch["frames"]  # noqa: E731
-    monkeypatch.setattr("rsa_jax.training.evaluation.make_predict", predict)
-    inputs = {"frames": np.full((1, 10), np.nan), "label": np.array([0]), "mask": np.ones(1, np.float32)}
-    assert summarize(jax.device_get(make_eval_step(None, step_config, 10)(None, None, inputs)))["top5"] == 0

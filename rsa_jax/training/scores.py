@@ -1,0 +1,125 @@
+"""Scores of clips: averages over views and over models, the metrics that follow, and the file that holds them.
+
+Imports no JAX: what only combines scores starts at once.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from rsa_jax.files import complete
+
+AVERAGES = ("probabilities", "logits")
+
+
+class ScoresError(ValueError):
+    """Scores that are not there, cannot be read, or do not fit each other."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scores:
+    """What a model, or several together, say of the videos of a split.
+
+    Attributes:
+        log_probabilities: by video and class. Logarithms, so that none is rounded to 0.
+        label: true classes.
+        ids: names of the videos in the data set; row i is video i of the split.
+        class_names: by class; the network may have more.
+        origin: what was evaluated and how; the fields of eval.json that are no metrics.
+    """
+
+    log_probabilities: Float[np.ndarray, "N K"]
+    label: Int[np.ndarray, " N"]
+    ids: Sequence[str]
+    class_names: Sequence[str]
+    origin: dict[str, Any]
+
+    def metrics(self) -> dict[str, float]:
+        """`top1`, `top5` and `mean_class` in percent, mean `loss`, `num_examples`.
+
+        A class without videos does not count in `mean_class`.
+        """
+        own = np.take_along_axis(self.log_probabilities, self.label[:, None], axis=1)
+        # Classes not below the right one, itself left out: ties and scores that are no numbers count as wrong.
+        rank = np.sum(~(self.log_probabilities < own), axis=1) - 1
+        classes = [rank[self.label == label] < 1 for label in np.unique(self.label)]
+        return {
+            "top1": float(100 * np.mean(rank < 1)),
+            "top5": float(100 * np.mean(rank < 5)),
+            "mean_class": float(100 * np.mean([np.mean(right) for right in classes])),
+            "loss": float(-np.mean(own)),
+            "num_examples": len(self.label),
+        }
+
+
+@np.errstate(invalid="ignore")  # logits that are not finite: the metrics count them as wrong
+def log_softmax(logits: Float[np.ndarray, "*N K"]) -> Float[np.ndarray, "*N K"]:
+    """Logarithms of the probabilities, in float64."""
+    logits = logits.astype(np.float64)
+    return logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+
+
+@np.errstate(invalid="ignore")
+def average_probabilities(
+    log_probabilities: Float[np.ndarray, "M *N K"], weights: Sequence[float] | None = None
+) -> Float[np.ndarray, "*N K"]:
+    """Mean of the probabilities over the first axis: logarithms in, logarithms out.
+
+    Args:
+        log_probabilities: of M views or models.
+        weights: M positive numbers; None: all alike.
+    """
+    shares = np.ones(len(log_probabilities)) if weights is None else np.array(weights)
+    shares = (shares / shares.sum()).reshape(-1, *[1] * (log_probabilities.ndim - 1))
+    return np.logaddexp.reduce(log_probabilities + np.log(shares), axis=0)
+
+
+def average_views(logits: Float[np.ndarray, "V *N K"], average: str) -> Float[np.ndarray, "*N K"]:
+    """Log-probabilities from the logits of V views.
+
+    Args:
+        logits: of each view.
+        average: what the mean is taken of, one of `AVERAGES`.
+    """
+    if average == "logits":
+        return log_softmax(logits.mean(axis=0, dtype=np.float64))
+    return average_probabilities(log_softmax(logits))
+
+
+def save_scores(path: Path, scores: Scores) -> None:
+    """Writes a .npz file of the attributes of `Scores`, complete or not at all; `origin` in it is JSON."""
+    arrays = {
+        "log_probabilities": scores.log_probabilities,
+        "label": scores.label,
+        "ids": np.array(scores.ids, np.str_),
+        "class_names": np.array(scores.class_names, np.str_),
+        "origin": np.array(json.dumps(scores.origin)),
+    }
+    with complete(path) as partial, partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def load_scores(path: Path) -> Scores:
+    """Reads what `save_scores` wrote.
+
+    Raises:
+        ScoresError: there is no such file, or it is another one.
+    """
+    if not path.is_file():
+        raise ScoresError(f"{path}: no such file; main.py --mode eval writes it")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return Scores(
+                file["log_probabilities"],
+                file["label"],
+                file["ids"].tolist(),
+                file["class_names"].tolist(),
+                json.loads(str(file["origin"])),
+            )
+    except Exception as error:  # damaged archives have a dozen ways to say so
+        raise ScoresError(f"{path}: expected scores of main.py --mode eval: {error}") from error
