@@ -3,7 +3,7 @@
 Both read the same JPEG frames of a made-up data set. That loader is what training code in PyTorch has: processes that
 decode, crop, resize and normalise with Pillow and NumPy. On a machine that has other work, trust CPU time.
 
-python -m benchmarks.input_pipeline [--repeats 5] [--clips 96] [--frames 16] [--batch 8]
+python -m benchmarks.input_pipeline [--repeats 5] [--clips 384] [--frames 16] [--batch 8]
 """
 
 # Worker processes import this file, too: TensorFlow stays out of them by being imported in the functions.
@@ -217,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measures and reports."""
     parser = argparse.ArgumentParser("benchmarks.input_pipeline", description=__doc__)
     parser.add_argument("--repeats", type=int, default=5, help="turns (%(default)s)")
-    parser.add_argument("--clips", type=int, default=96, help="drawn in a turn; whole batches (%(default)s)")
+    parser.add_argument("--clips", type=int, default=384, help="drawn in a turn; whole batches (%(default)s)")
     parser.add_argument("--frames", type=int, default=16, help="of a clip (%(default)s)")
     parser.add_argument("--batch", type=int, default=8, help="clips (%(default)s)")
     args = parser.parse_args(argv)

@@ -1,9 +1,12 @@
 """Batches of clips from a prepared data set: which ones, in which order, and which of their frames."""
 
+import atexit
 import dataclasses
 import functools
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -114,6 +117,11 @@ def _share(batch_size: int, process_index: int, process_count: int) -> range:
     return range(process_index * share, (process_index + 1) * share)
 
 
+def _cores() -> int:
+    """Of this process. TensorFlow's own choice starts with one and takes its time."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @quiet()  # while the graph is traced, TensorFlow warns of TFDS's calls
 def _batches(
     data: ConfigDict,
@@ -142,32 +150,27 @@ def _batches(
     source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
     height, width, _ = builder.info.features["frames"].feature.shape
 
-    def fetch(number: np.ndarray) -> tuple[bytes, np.int32, np.int32, np.float32]:
+    def fetch(number: np.ndarray) -> tuple[np.ndarray, bytes, np.int32, np.int32, np.int32, np.float32]:
         index, epoch, counts = describe(int(number))
-        return source[index], np.int32(index), np.int32(epoch), np.float32(counts)
+        # By the parser of protocol buffers: TFDS's would copy all stored pictures twice.
+        fields = tf.train.Example.FromString(source[index]).features.feature
+        stored = fields["frames"].bytes_list.value
+        pictures = np.array([stored[i] for i in choose(len(stored), index, epoch)], object)
+        label = np.int32(fields["label"].int64_list.value[0])
+        return pictures, fields["id"].bytes_list.value[0], label, np.int32(index), np.int32(epoch), np.float32(counts)
 
-    def decode(record: tf.Tensor, index: tf.Tensor, epoch: tf.Tensor, mask: tf.Tensor) -> dict[str, tf.Tensor]:
-        skip = {"frames": tfds.decode.SkipDecoding()}
-        example = builder.info.features.deserialize_example(record, decoders=skip)
-        stored = example["frames"]
-        chosen = tf.ensure_shape(
-            tf.numpy_function(choose, (tf.size(stored), index, epoch), tf.int64, stateful=False),
-            [num_frames],
-        )
+    def load(number: tf.Tensor) -> dict[str, tf.Tensor]:
+        types = (tf.string, tf.string, tf.int32, tf.int32, tf.int32, tf.float32)
+        pictures, *rest = tf.numpy_function(fetch, (number,), types, stateful=False)
         # Accurate: as other JPEG decoders do it. TensorFlow's default is a faster approximation.
         frames = [
             tf.io.decode_jpeg(picture, channels=3, dct_method="INTEGER_ACCURATE")
-            for picture in tf.unstack(tf.gather(stored, chosen))
+            for picture in tf.unstack(tf.ensure_shape(pictures, [num_frames]))
         ]
-        frames = tf.ensure_shape(tf.stack(frames), [num_frames, height, width, 3])
-        label = tf.cast(example["label"], tf.int32)
-        fields = {"frames": frames, "label": label, "index": index, "epoch": epoch, "mask": mask}
-        return fields | {"id": example["id"]} if with_id else fields
-
-    def load(number: tf.Tensor) -> dict[str, tf.Tensor]:
-        types = (tf.string, tf.int32, tf.int32, tf.float32)
-        fetched = tf.numpy_function(fetch, (number,), types, stateful=False)
-        return decode(*(tf.ensure_shape(value, []) for value in fetched))
+        batch = {"frames": tf.ensure_shape(tf.stack(frames), [num_frames, height, width, 3])}
+        names = ("id", "label", "index", "epoch", "mask")
+        batch |= {name: tf.ensure_shape(value, []) for name, value in zip(names, rest, strict=True)}
+        return batch if with_id else {name: batch[name] for name in batch if name != "id"}
 
     def damage(batch: int) -> str | None:
         for number in examples[batch * batch_size : (batch + 1) * batch_size]:
@@ -178,19 +181,33 @@ def _batches(
         return None
 
     dataset = tf.data.Dataset.range(examples.start, examples.stop)
-    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.map(load, num_parallel_calls=_cores(), deterministic=True)
     dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(data.prefetch)
-    return _until_damage(dataset.as_numpy_iterator(), damage)
+    reader = _until_damage(dataset.as_numpy_iterator(), damage)
+    _readers.add(reader)
+    return reader
 
 
-def _until_damage(batches: Iterator[Batch], damage: Callable[[int], str | None]) -> Iterator[Batch]:
+# TensorFlow's threads that read ahead call Python: at the end of the process they would wait for it forever.
+_readers: weakref.WeakSet[Generator[Batch]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_readers() -> None:
+    for reader in list(_readers):
+        reader.close()
+
+
+def _until_damage(batches: Iterator[Batch], damage: Callable[[int], str | None]) -> Generator[Batch]:
     """The batches. Where one cannot be read, `damage` of its number says why: TensorFlow does not know the clip."""
     done = 0
     try:
         for batch in batches:
             yield batch
             done += 1
-    except tf.errors.OpError as error:
+    except Exception as error:
+        if not isinstance(error, tf.errors.OpError):
+            raise
         with quiet():
             message = damage(done)
         raise PreparationError(message or f"A batch could not be read, but then could: {_reason(error)}.") from error

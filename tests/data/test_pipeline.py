@@ -127,8 +127,8 @@ def test_clips_of_a_video_follow_each_other(data):
     )
     assert two.shape == (2, 8, 36, 36, 3)
     np.testing.assert_array_equal(two[:, :4], one)
-    clip = motion.Motion(data_dir=data.data_dir, config="tiny").clips()["validation"][1]
-    frames = encode_clip(clip, (36, 36), 90)
+    clip = make_builder(data_path(data.name, data.data_dir)).clips()["validation"][1]
+    frames = encode_clip(clip, (36, 36), 90, 1)
     expected = np.stack([np.asarray(Image.open(io.BytesIO(frames[j]))) for j in (0, 3, 6, 9)])
     assert np.abs(two[1, 4:].astype(int) - expected).max() <= 1
 
@@ -237,7 +237,7 @@ def spoil_pictures(shard):
 
 @pytest.mark.parametrize(
     "damage, reason",
-    [(flip_bits, "hash mismatch"), (spoil_record, "Could not parse"), (spoil_pictures, "Invalid JPEG")],
+    [(flip_bits, "hash mismatch"), (spoil_record, "Error parsing message"), (spoil_pictures, "Invalid JPEG")],
 )
 def test_a_damaged_clip_ends_reading_and_is_named(copied, damage, reason):
     data, _, shard = copied
