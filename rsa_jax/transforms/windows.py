@@ -231,8 +231,9 @@ def _in_parts(
     split = [x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1) for x in arrays]
     shape = jax.eval_shape(part, total, *(x[0] for x in split))[1]
     # Not zeros, as `lax.scan` would have it: room for a result that depends on nothing is kept from the start of
-    # the program on.
-    room = jnp.broadcast_to(0 * arrays[0][(0,) * arrays[0].ndim].astype(shape.dtype), (parts, *shape.shape))
+    # the program on. Every clip's room depends on that clip, which its device has.
+    first = split[0].reshape(*split[0].shape[:2], -1)[..., 0].astype(shape.dtype)
+    room = jnp.broadcast_to((0 * first).reshape(*first.shape, *(1,) * (shape.ndim - 1)), (parts, *shape.shape))
 
     def step(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         total, results = carry

@@ -1,5 +1,9 @@
 """Every form computes the same function and the same gradients as Eq. 11 on explicit windows."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -130,3 +134,25 @@ def test_switched_order_is_the_same_kernel():
     h1, h2 = rng.standard_normal((9, 6, 5)), rng.standard_normal((9, 5))
     expected = relational_kernel_hadamard(query, key, h1, h2)
     np.testing.assert_allclose(relational_kernel(query, key, h1, h2), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_devices_that_share_a_batch_exchange_sums_alone():
+    """No clip goes from one of the four to another."""
+    code = """
+import jax, re
+import jax.numpy as jnp
+from rsa_jax.transforms import windows
+mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+windows._parts = lambda *args: 2
+x = jax.ShapeDtypeStruct((8, 4, 6, 6, 2), jnp.float32, sharding=jax.NamedSharding(mesh, jax.P("data")))
+w = jax.ShapeDtypeStruct((27, 2, 3), jnp.float32, sharding=jax.NamedSharding(mesh, jax.P()))
+y = jax.ShapeDtypeStruct((8, 4, 6, 6, 2, 3), jnp.float32, sharding=x.sharding)
+correlate = lambda x, w: windows.correlate_banded(x, w, (3, 3, 3))
+program = jax.jit(lambda x, w, y: jax.vjp(correlate, x, w)[1](y)).lower(x, w, y).compile().as_text()
+print(set(re.findall(r" (all-[a-z-]+|collective-[a-z-]+)[(]", program)))
+program = jax.jit(correlate).lower(x, w).compile().as_text()
+print(set(re.findall(r" (all-[a-z-]+|collective-[a-z-]+)[(]", program)))
+"""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    output = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert output.stdout.split("\n") == ["{'all-reduce'}", "set()", ""]
