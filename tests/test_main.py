@@ -70,7 +70,7 @@ def finish(process):
 
 
 def wait_for(condition, process):
-    for _ in range(1200):
+    for _ in range(3600):
         if condition():
             return
         assert process.poll() is None, process.communicate()[0]

@@ -1,19 +1,31 @@
 """Archives as data sets are distributed: zip and tar files, and tar files cut into parts."""
 
+import bz2
 import collections
+import gzip
 import io
+import json
+import lzma
+import os
 import pathlib
 import re
+import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
 
 from tqdm import tqdm
 
+from rsa_jax.files import write_json
+
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-# something-something-v2-00, frames.tar.gz.aa: a tar file cut into parts, which lie in the order of their names.
-_PART = re.compile(r"(?P<name>.+)[-.](?P<part>\d{2,3}|[a-z]{2})")
+# A tar file cut into parts, which lie in the order of their names: something-something-v2-00, frames.tar.gz.aa.
+_PART = re.compile(r"(?P<name>.+\.(?:tar|tgz|tar\.\w+)|.+(?=-\d))[-._](?P<part>\d{2,3}|[a-z]{2})")
+_COMPRESSED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+
+Archives = dict[str, list[pathlib.Path]]
 
 
 class ArchiveError(RuntimeError):
@@ -45,24 +57,37 @@ class _Joined(io.RawIOBase):
         super().close()
 
 
-def find_archives(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """Archives directly in a folder, by name; the parts of one that was cut lie in order.
+def find_archives(root: pathlib.Path) -> Archives:
+    """Archives anywhere below a folder, by path without the part; the parts of one that was cut lie in order.
 
     Raises:
       ArchiveError: a part is missing before another one, or it is a rar file.
     """
-    found: dict[str, list[pathlib.Path]] = collections.defaultdict(list)
-    for path in sorted(folder.iterdir()):
+    found: Archives = collections.defaultdict(list)
+    for path in sorted(_files(root)):
         part = _PART.fullmatch(path.name)
         if path.suffix.lower() == ".rar":
             raise ArchiveError(f"{path}: unpack it first (unrar x {path.name}), rar files are not read here")
         if path.name.lower().endswith(_SUFFIXES):
-            found[path.name].append(path)
-        elif path.is_file() and part:
-            found[part["name"]].append(path)
+            found[str(path)].append(path)
+        elif part:
+            found[str(path.with_name(part["name"]))].append(path)
+    found = {name: paths for name, paths in found.items() if len(paths) > 1 or _is_archive(paths[0])}
     for name, paths in found.items():
         _check_parts(name, [match["part"] for match in (_PART.fullmatch(path.name) for path in paths) if match])
-    return dict(found)
+    return found
+
+
+def _files(root: pathlib.Path) -> Iterator[pathlib.Path]:
+    for folder, _, names in os.walk(root):
+        yield from (pathlib.Path(folder, name) for name in names if not name.startswith("."))
+
+
+def _is_archive(path: pathlib.Path) -> bool:
+    """By its name, or of a single part by its first bytes."""
+    with path.open("rb") as file:
+        start = file.read(262)
+    return path.name.lower().endswith(_SUFFIXES) or start[:2] in _COMPRESSED or start[257:] == b"ustar"
 
 
 def _check_parts(name: str, parts: Sequence[str]) -> None:
@@ -72,51 +97,66 @@ def _check_parts(name: str, parts: Sequence[str]) -> None:
         raise ArchiveError(f"{name}: of its parts up to {max(numbers)}, {', '.join(map(str, missing))} are missing")
 
 
-def unpack_all(folder: pathlib.Path, target: pathlib.Path) -> bool:
-    """Unpacks the archives of a folder into another one, and the archives in them. Says whether there are any.
+def unpack_all(archives: Archives, target: pathlib.Path) -> None:
+    """Unpacks archives of `find_archives` into a folder, and the archives in them.
 
-    What an interrupted run has unpacked is not written again.
+    What an interrupted run has unpacked is not written again; other archives than those of the last run begin anew.
 
     Raises:
       ArchiveError: one is damaged or cut off, or no archive.
     """
-    archives = find_archives(folder)
-    if not archives:
-        return False
-    target.mkdir(parents=True, exist_ok=True)
+    outer, inner = target / "outer", target / "inner"
+    record, state = target / "archives.json", [_state(path) for paths in archives.values() for path in paths]
+    if target.exists() and (not record.exists() or json.loads(record.read_text()) != state):
+        shutil.rmtree(target)
+    outer.mkdir(parents=True, exist_ok=True)
+    write_json(record, state)
     for name, paths in archives.items():
-        _unpack(name, paths, target)
-    for name, paths in find_archives(target).items():
-        _unpack(name, paths, target)
-        for path in paths:
-            path.unlink()  # its files lie beside it
-    return True
+        _unpack(name, paths, outer, target)
+    if not (target / ".inner").exists():
+        inner.mkdir(exist_ok=True)
+        for name, paths in find_archives(outer).items():
+            _unpack(name, paths, inner, target)
+        (target / ".inner").touch()
+    for path in _files(outer):
+        if path.name.lower().endswith(_SUFFIXES) or _PART.fullmatch(path.name):
+            path.unlink()  # its files lie in `inner`
 
 
-def _unpack(name: str, paths: Sequence[pathlib.Path], target: pathlib.Path) -> None:
-    mark = target / f".{name}.unpacked"
+def _state(path: pathlib.Path) -> list[str | int]:
+    """What tells a file from another one under its name."""
+    return [str(path), path.stat().st_size, path.stat().st_mtime_ns]
+
+
+def _unpack(name: str, paths: Sequence[pathlib.Path], folder: pathlib.Path, target: pathlib.Path) -> None:
+    mark = target / f".{name.replace('/', '_')[-150:]}.unpacked"
     if mark.exists():
         return
-    total = sum(path.stat().st_size for path in paths)
+    total, title = sum(path.stat().st_size for path in paths), pathlib.Path(name).name
     try:
-        with tqdm(desc=f"unpacking {name}", total=total, unit="B", unit_scale=True, mininterval=0.5) as progress:
+        with tqdm(desc=f"unpacking {title}", total=total, unit="B", unit_scale=True, mininterval=0.5) as progress:
             if name.lower().endswith(".zip"):
-                _unpack_zip(paths[0], target, progress)
+                _unpack_zip(paths[0], folder, progress)
             else:
-                _unpack_tar(paths, target, progress)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, zlib.error) as error:
-        raise ArchiveError(
-            f"{paths[0]}{' and its parts' if len(paths) > 1 else ''}: cannot be unpacked: {error}"
-        ) from error
+                _unpack_tar(paths, folder, progress)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, zlib.error, lzma.LZMAError, RuntimeError) as error:
+        also = f" and its {len(paths) - 1} other parts" if len(paths) > 1 else ""
+        raise ArchiveError(f"{paths[0]}{also}: cannot be unpacked: {error}") from error
     mark.touch()
 
 
 def _unpack_tar(paths: Sequence[pathlib.Path], folder: pathlib.Path, progress: tqdm) -> None:
-    joined = io.BufferedReader(_Joined(paths, progress), 1 << 20)
-    with joined, tarfile.open(fileobj=joined, mode="r|*") as archive:
-        for member in archive:
-            if not _is_there(folder / member.name, member.size):
-                archive.extract(member, folder, filter="data")
+    with io.BufferedReader(_Joined(paths, progress), 1 << 20) as joined:
+        # Not by tarfile itself: in a stream it does not compare checksums.
+        reader = _COMPRESSED.get(joined.peek(2)[:2])
+        plain: IO[bytes] = reader(joined) if reader else joined
+        with tarfile.open(fileobj=plain, mode="r|") as archive:
+            for member in archive:
+                if not _is_there(folder / member.name, member.size):
+                    archive.extract(member, folder, filter="data")
+        rest = plain.read(1 << 20)
+        while rest:  # to the end, where the checksum lies
+            rest = plain.read(1 << 20)
 
 
 def _unpack_zip(path: pathlib.Path, folder: pathlib.Path, progress: tqdm) -> None:

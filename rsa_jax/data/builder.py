@@ -30,6 +30,7 @@ from tqdm import tqdm
 from rsa_jax.data.clip import Clip, encode_clip
 from rsa_jax.data.report import Report, SplitReport
 from rsa_jax.data.shards import Shards
+from rsa_jax.files import write_json
 
 # TensorFlow only reads data here; otherwise it would take the accelerators' memory from JAX.
 tf.config.set_visible_devices([], "GPU")
@@ -126,6 +127,10 @@ class ClipBuilder(FileReaderBuilder):
         """Videos that are there and not listed."""
         return []
 
+    def archives(self) -> list[str]:
+        """Archives that were not looked into."""
+        return []
+
     @property
     def frame_size(self) -> tuple[int, int]:
         """(height, width) of the stored frames."""
@@ -144,7 +149,7 @@ class ClipBuilder(FileReaderBuilder):
                 stored=self.info.splits[split].num_examples if split in self.info.splits else None,
                 empty_classes=[name for i, name in enumerate(self.class_names) if i not in present],
             )
-        return Report(splits, self.extra())
+        return Report(splits, self.extra(), self.archives())
 
     @functools.cached_property
     def _left_out(self) -> dict[str, list[dict[str, str]]]:
@@ -167,7 +172,7 @@ class ClipBuilder(FileReaderBuilder):
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         # TFDS calls it inside a temporary folder, which gets its name after all has gone well.
-        self._check()
+        self.check()
         work = _work_folder(pathlib.Path(self.data_path))
         _begin(work, self._plan())
         splits = {name: Shards(work / name, clips) for name, clips in self.clips().items()}
@@ -175,7 +180,7 @@ class ClipBuilder(FileReaderBuilder):
             self._write(name, shards)
             self._left_out[name] = shards.left_out()
         self._check_failures(splits)
-        self.info.set_splits(tfds.core.SplitDict([self._move(name, shards) for name, shards in splits.items()]))
+        self.info.set_splits(tfds.core.SplitDict([self._place(name, shards) for name, shards in splits.items()]))
         counts = {name: split.num_examples for name, split in self.info.splits.items()}
         report = json.dumps(dataclasses.asdict(self.report()), indent=1)
         folder = pathlib.Path(self.data_path)
@@ -186,19 +191,23 @@ class ClipBuilder(FileReaderBuilder):
             files={path.name: path.stat().st_size for path in sorted(folder.iterdir())},
         )
 
-    def _check(self) -> None:
-        problems = self.report().problems()
-        if problems and not self.builder_config.allow_missing:
-            listing = self.report().text()
-            raise PreparationError(
-                f"{listing}\n{'; '.join(problems)}. --allow_missing prepares what is there.",
-            )
+    def check(self) -> None:
+        """What can be said before a video is decoded.
+
+        Raises:
+          PreparationError: clips are missing and may not be, or the lists are wrong.
+        """
+        report = self.report()
+        if report.problems() and not self.builder_config.allow_missing:
+            wrong = "; ".join(report.problems())
+            raise PreparationError(f"{report.text()}\n{wrong}. --allow_missing prepares what is there.")
         for split, clips in self.clips().items():
             if not clips:
                 raise PreparationError(f"Split {split!r} holds no clip.")
-            repeated = [name for name, count in collections.Counter(clip.id for clip in clips).items() if count > 1]
-            if repeated:
-                raise PreparationError(f"Split {split!r} lists {len(repeated)} clips twice: {', '.join(repeated[:5])}.")
+            _refuse(f"Split {split!r} lists twice", [clip.id for clip in clips])
+        sources = [f"{clip.source} {clip.seconds or ''}".strip() for clips in self.clips().values() for clip in clips]
+        _refuse("More than one place in the lists stands for", sources)
+        _ = self.directional  # its classes may be unknown
 
     def _plan(self) -> dict[str, Any]:
         """All that the examples depend on: another plan makes finished shards worthless."""
@@ -237,19 +246,17 @@ class ClipBuilder(FileReaderBuilder):
             share = f"a share of {failed / total:.3f}, allowed are {allowed} (max_failed_share)"
             message = f"{failed} of {total} clips could not be decoded: {share}"
         if message:
-            for shards in splits.values():
-                shards.forget_left_out()  # somebody may mend these files
             raise PreparationError(
-                f"{message}. No data set was made; what was decoded is kept for the next try.\n{self.report().text()}"
+                f"{self.report().text()}\n{message}. No data set was made; what was decoded is kept for the next try."
             )
 
-    def _move(self, split: str, shards: Shards) -> tfds.core.SplitInfo:
-        """Moves the shards of a split into the data set's folder, under TFDS's names."""
+    def _place(self, split: str, shards: Shards) -> tfds.core.SplitInfo:
+        """Puts the shards of a split into the data set's folder, under TFDS's names."""
         done = [shard for shard in shards.shards() if shard.examples]
         template, size = self._get_filename_template(split), 0
         for i, shard in enumerate(done):
             size += shards.path(shard).stat().st_size
-            shards.path(shard).rename(template.sharded_filepath(shard_index=i, num_shards=len(done)))
+            _link(shards.path(shard), pathlib.Path(template.sharded_filepath(shard_index=i, num_shards=len(done))))
         lengths = [shard.examples for shard in done]
         return tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
 
@@ -268,25 +275,43 @@ class ClipBuilder(FileReaderBuilder):
         }
 
 
+def _refuse(what: str, names: Sequence[str]) -> None:
+    """Refuses names that come more than once."""
+    repeated = [name for name, count in collections.Counter(names).items() if count > 1]
+    if repeated:
+        raise PreparationError(f"{what} {len(repeated)} clips: {', '.join(repeated[:5])}.")
+
+
 def _work_folder(path: pathlib.Path) -> pathlib.Path:
     """Where finished shards of the data set in `path` wait for the others."""
     return path.parent / f"unfinished.{ClipBuilder.VERSION}"
 
 
+def _link(path: pathlib.Path, target: pathlib.Path) -> None:
+    """The same file under another name, too: what goes wrong now costs nothing. Not every file system can."""
+    try:
+        os.link(path, target)
+    except OSError:
+        path.rename(target)
+
+
 def _begin(work: pathlib.Path, plan: dict[str, Any]) -> None:
     """Keeps what an interrupted preparation with the same plan has left in the folder, and nothing else."""
     record = work / "plan.json"
-    before = json.loads(record.read_text()) if record.exists() else None
+    try:
+        before = json.loads(record.read_text())
+    except (OSError, ValueError):
+        before = {}
     if before == plan:
         return
-    if before is not None:
+    if before:
         differing = ", ".join(name for name in plan if plan[name] != before.get(name))
         message = f"What an interrupted preparation has left does not fit any more ({differing}): beginning anew."
         tqdm.write(message, file=sys.stderr)
     if work.exists():
         shutil.rmtree(work)
     work.mkdir(parents=True)
-    record.write_text(json.dumps(plan))
+    write_json(record, plan)
 
 
 def data_path(name: str, data_dir: str | os.PathLike[str]) -> pathlib.Path:
@@ -335,7 +360,11 @@ def _locked(folder: pathlib.Path) -> Iterator[None]:
     """One process at a time. The system frees the lock of a killed process."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tqdm.write(f"Waiting for another process that prepares {folder}.", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
@@ -355,40 +384,47 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _remove(path: pathlib.Path) -> None:
-    """Removes a folder, which never stands half removed under its own name."""
-    if path.exists():
-        path.rename(path.with_name(f"incomplete.old_{path.name}"))
-
-
 def prepare(builder: Callable[[], ClipBuilder], path: pathlib.Path, *, overwrite: bool = False) -> ClipBuilder | None:
     """Prepares a data set in `path`, unless it is there.
 
-    An interrupted run leaves nothing under that name; the next one goes on with its work.
+    An interrupted run leaves nothing new under that name; the next one goes on with its work.
 
     Args:
-      builder: makes the builder; called after an old data set was removed, which it would otherwise read.
+      builder: makes the builder; called while an old data set has another name, since it would read that.
       path: from `data_path`.
-      overwrite: remove what is there first.
+      overwrite: replace what is there.
 
     Returns:
       The builder, or None if the data set was already prepared.
     """
+    old = path.with_name(f"old.{path.name}")
     with _locked(path.parent), quiet():
+        if old.exists() and not path.exists():  # a process was killed that was to overwrite it
+            old.rename(path)
         if path.exists() and not overwrite:
             open_prepared(path)
+            _remove_leftovers(path)
             return None
         if path.exists():
-            _remove(path)
-            _remove(_work_folder(path))
-        for leftover in path.parent.glob("incomplete.*"):
-            shutil.rmtree(leftover)
-        made = builder()
-        made.download_and_prepare(file_format="array_record")
-        for folder in (_work_folder(path), unpacked_folder(path)):
-            if folder.exists():
-                shutil.rmtree(folder)
+            path.rename(old)  # the builder would read it
+        try:
+            made = builder()
+            made.download_and_prepare(file_format="array_record")
+        except BaseException:
+            if old.exists():
+                old.rename(path)
+            raise
+        _remove_leftovers(path)
         return made
+
+
+def _remove_leftovers(path: pathlib.Path) -> None:
+    """Removes what only the preparation of the data set in `path` needed."""
+    for folder in (*path.parent.glob("incomplete.*"), *path.parent.glob("old.*"), _work_folder(path)):
+        if folder.exists():
+            shutil.rmtree(folder)
+    if unpacked_folder(path).exists():
+        shutil.rmtree(unpacked_folder(path))
 
 
 def unpacked_folder(path: pathlib.Path) -> pathlib.Path:

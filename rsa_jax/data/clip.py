@@ -31,8 +31,9 @@ class Clip:
 def encode_clip(clip: Clip, size: tuple[int, int], quality: int, stride: int) -> list[bytes] | str:
     """JPEG pictures of every `stride`-th frame, resized to (height, width) pixels; or why there are none."""
     try:
-        frames = clip.source() if callable(clip.source) else read_frames(clip.source, size, clip.seconds)
-        return encode_jpeg(itertools.islice(frames, 0, None, stride), quality)
+        if callable(clip.source):
+            return encode_jpeg(itertools.islice(clip.source(), 0, None, stride), quality)
+        return encode_jpeg(read_frames(clip.source, size, clip.seconds, stride), quality)
     except VideoError as error:
         return str(error)
     except Exception as error:  # whatever one file brings about, the others are to be prepared

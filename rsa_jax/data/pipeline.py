@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from rsa_jax.data import sampling
 from rsa_jax.data.builder import PreparationError, data_path, open_prepared, prepare, quiet
-from rsa_jax.data.datasets import BUILDERS, make_builder
+from rsa_jax.data.datasets import BUILDERS, make_builder, make_config
 
 # frames uint8 [b, T, H, W, 3]; label, index (position in the split) and epoch int32 [b]; mask float32 [b], 0
 # for padding. b is this process' share of the batch. In evaluation, also id, bytes [b], and the frames of several
@@ -51,8 +51,9 @@ def _open(data: ConfigDict) -> tfds.core.DatasetBuilder:
     path = data_path(data.name, data.data_dir)
     builder = data.name.partition("/")[0]
     if not path.is_dir() and builder == "motion":
+        config = make_config(path)
         print(f"Data set {data.name!r} is drawn once, to {path} ...", flush=True)
-        prepare(lambda: make_builder(path), path)
+        prepare(lambda: make_builder(path, config), path)
     elif not path.is_dir():
         known = "" if builder in BUILDERS else f" (it is none of {', '.join(BUILDERS)})"
         raise PreparationError(

@@ -32,10 +32,12 @@ class Report:
     Attributes:
       splits: by name.
       extra: videos that no annotation names.
+      archives: that were not looked into.
     """
 
     splits: dict[str, SplitReport]
     extra: list[str]
+    archives: list[str]
 
     def problems(self) -> list[str]:
         """What differs from the whole official data set, in words."""
@@ -59,7 +61,10 @@ class Report:
             lines += _listing("classes without a clip", split.empty_classes, most)
             lines += _listing("missing", split.missing, most)
             lines += _listing("left out", [clip["reason"] for clip in split.left_out], most)
-        return "\n".join(lines + _listing("videos that no annotation names", self.extra, most))
+        lines += _listing("videos that no annotation names", self.extra, most)
+        lines += _listing("archives that were not looked into", self.archives, most)
+        # File names need not be valid UTF-8.
+        return "\n".join(lines).encode(errors="backslashreplace").decode()
 
 
 def _listing(title: str, entries: Sequence[str], most: int) -> list[str]:

@@ -5,13 +5,15 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
 from rsa_jax.data.clip import Clip
 from rsa_jax.data.parallel import parallel_map
+from rsa_jax.files import write_json
 
 # A reader holds every shard of a split open: few enough for the usual limit of 1024 files.
 _SMALLEST, _MOST_SHARDS = 256, 256
@@ -25,13 +27,13 @@ class Shard:
       start: first clip.
       stop: clip after the last one.
       examples: clips in the file; without any there is no file.
-      left_out: the other ones: id and reason of each.
+      left_out: the other ones: id, reason, and when its source was last changed, of each.
     """
 
     start: int
     stop: int
     examples: int
-    left_out: list[dict[str, str]]
+    left_out: list[dict[str, Any]]
 
 
 class Shards:
@@ -46,8 +48,8 @@ class Shards:
         self._folder, self._clips = folder, clips
         self._journal = folder / "journal.json"
         folder.mkdir(parents=True, exist_ok=True)
-        done = json.loads(self._journal.read_text()) if self._journal.exists() else []
-        self._done = [shard for shard in (Shard(**fields) for fields in done) if self._is_there(shard)]
+        by_id = {clip.id: clip for clip in clips}
+        self._done = [shard for shard in self._read_journal() if self._is_good(shard, by_id)]
 
     def path(self, shard: Shard) -> pathlib.Path:
         """The file of a shard."""
@@ -64,15 +66,7 @@ class Shards:
 
     def left_out(self) -> list[dict[str, str]]:
         """Clips without an example: id and reason of each."""
-        return [clip for shard in self.shards() for clip in shard.left_out]
-
-    def forget_left_out(self) -> None:
-        """Takes out the shards from which clips were left out: they are done again."""
-        for shard in self._done:
-            if shard.left_out:
-                self.path(shard).unlink(missing_ok=True)
-        self._done = [shard for shard in self._done if not shard.left_out]
-        self._save()
+        return [{name: clip[name] for name in ("id", "reason")} for shard in self.shards() for clip in shard.left_out]
 
     def write(
         self,
@@ -111,18 +105,27 @@ class Shards:
             while shard.stop < stop:
                 clip, frames = next(results)
                 if isinstance(frames, str):
-                    shard.left_out.append({"id": clip.id, "reason": frames})
+                    shard.left_out.append({"id": clip.id, "reason": frames, "changed": _last_change(clip)})
                 else:
-                    writer.write(serialize(clip, frames))
-                    shard.examples += 1
+                    self._append(writer, shard, serialize(clip, frames))
                 shard.stop += 1
                 progress.update()
-        finally:
-            writer.close()
-            self._finish(shard)
+        except BaseException as error:
+            if not isinstance(error, OSError):
+                self._finish(shard, writer)
+            raise
+        self._finish(shard, writer)
 
-    def _finish(self, shard: Shard) -> None:
+    def _append(self, writer: ArrayRecordWriter, shard: Shard, record: bytes) -> None:
+        try:
+            writer.write(record)
+        except RuntimeError as error:  # a full disk: the shard is worth nothing
+            raise OSError(f"{self.path(shard)}: {error}") from error
+        shard.examples += 1
+
+    def _finish(self, shard: Shard, writer: ArrayRecordWriter) -> None:
         """Also of a shard that an interruption made short."""
+        writer.close()
         if shard.examples:
             with self.path(shard).open("rb") as file:
                 os.fsync(file)  # a power cut must not leave the name alone
@@ -130,10 +133,19 @@ class Shards:
             self.path(shard).unlink()
         if shard.stop > shard.start:
             self._done.append(shard)
-            self._save()
+            write_json(self._journal, [dataclasses.asdict(shard) for shard in self._done])
 
-    def _is_there(self, shard: Shard) -> bool:
-        return not shard.examples or self.path(shard).exists()
+    def _read_journal(self) -> list[Shard]:
+        """Nothing where it cannot be read: a full disk may have cut it off."""
+        try:
+            return [Shard(**fields) for fields in json.loads(self._journal.read_text())]
+        except (OSError, ValueError, TypeError):
+            return []
+
+    def _is_good(self, shard: Shard, clips: Mapping[str, Clip]) -> bool:
+        """Whether its file is there, and nobody has mended a clip that was left out."""
+        there = not shard.examples or self.path(shard).exists()
+        return there and all(clip["changed"] == _last_change(clips[clip["id"]]) for clip in shard.left_out)
 
     def _missing(self) -> Iterator[tuple[int, int]]:
         """Ranges of clips that are not done, none longer than a shard."""
@@ -144,7 +156,10 @@ class Shards:
             for first in range(stop, start, longest):
                 yield first, min(first + longest, start)
 
-    def _save(self) -> None:
-        partial = self._journal.with_suffix(".partial")
-        partial.write_text(json.dumps([dataclasses.asdict(shard) for shard in self._done]))
-        partial.replace(self._journal)
+
+def _last_change(clip: Clip) -> int | None:
+    """Of its source, in nanoseconds; None of what is no file."""
+    if callable(clip.source):
+        return None
+    path = pathlib.Path(clip.source)
+    return path.stat().st_mtime_ns if path.exists() else None

@@ -14,41 +14,58 @@ VIDEO_SUFFIXES = {
 def find_videos(roots: Sequence[pathlib.Path], wanted: Collection[str]) -> tuple[dict[str, pathlib.Path], list[str]]:
     """Videos, and folders of frames, anywhere below some folders.
 
-    A video is known by its name without extension, a folder of frames by its own.
+    A video is known by its name without extension, a folder that holds pictures by its own.
 
     Args:
-      roots: where to look.
+      roots: where to look; what the first one has is taken from there.
       wanted: names to look for.
 
     Returns:
       Where each of the wanted names lies, as far as it was found, and paths of videos that nobody wants.
 
     Raises:
-      ValueError: two paths stand for one name.
+      ValueError: two paths in one of the folders stand for one name.
     """
     found: dict[str, pathlib.Path] = {}
     extra: list[str] = []
-    pending = sorted(roots, reverse=True)
-    while pending:
-        folder = pending.pop()
-        videos, folders, pictures = _contents(folder)
-        if pictures and not (videos or folders) and folder not in roots:
-            extra.append(str(folder))
-        named = {path: path.stem for path in videos} | {path: path.name for path in folders}
-        for path, name in named.items():
-            if name in found:
-                raise ValueError(f"{found[name]} and {path} both stand for {name!r}: keep one, or narrow the source")
-            if name in wanted:
-                found[name] = path
-        pending += [path for path in folders if path.name not in wanted]
-        extra += [str(path) for path in videos if path.stem not in wanted]
+    for root in roots:
+        here, others = _find_below(root, wanted)
+        found = here | found
+        extra += others
     return found, sorted(extra)
 
 
-def holds_video(root: pathlib.Path) -> bool:
-    """Whether a folder holds, at any depth, a video or a folder of pictures."""
-    videos, folders, _ = _contents(root)
-    return bool(videos) or any(_contents(folder)[2] or holds_video(folder) for folder in folders)
+def _find_below(root: pathlib.Path, wanted: Collection[str]) -> tuple[dict[str, pathlib.Path], list[str]]:
+    found: dict[str, pathlib.Path] = {}
+    extra: list[str] = []
+    twice: list[str] = []
+    pending = [root]
+    while pending:
+        folder = pending.pop()
+        videos, folders, pictures = _contents(folder)
+        clips = {path: path.stem for path in videos}
+        clips |= {path: path.name for path in folders if path.name in wanted and _holds_picture(path)}
+        pending += [path for path in folders if path not in clips]
+        if pictures and not (videos or folders) and folder != root:
+            extra.append(str(folder))
+        for path, name in clips.items():
+            if name in found:
+                twice.append(f"{found[name]} and {path}")
+            elif name in wanted:
+                found[name] = path
+            else:
+                extra.append(str(path))
+    if twice:
+        some = "; ".join(twice[:5])
+        raise ValueError(f"{len(twice)} clips are there twice (keep one, or narrow the source): {some}")
+    return found, extra
+
+
+def _holds_picture(folder: pathlib.Path) -> bool:
+    """Whether a folder holds pictures. Of the thousands that it may hold, only the first is looked at."""
+    with os.scandir(folder) as entries:
+        files = (entry for entry in entries if not entry.name.startswith(".") and entry.is_file())
+        return any(os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES for entry in files)
 
 
 def _contents(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.Path], bool]:
@@ -68,10 +85,10 @@ def _contents(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.Pa
 
 
 def find_file(names: Sequence[str], folders: Sequence[pathlib.Path]) -> pathlib.Path | None:
-    """The first of some file names, in or one folder below one of the folders."""
+    """The first of some file names, in or one or two folders below one of the folders."""
     for folder in folders:
         for name in names:
-            for path in [folder / name, *sorted(folder.glob(f"*/{name}"))]:
+            for path in [folder / name, *sorted(folder.glob(f"*/{name}")), *sorted(folder.glob(f"*/*/{name}"))]:
                 if path.is_file():
                     return path
     return None

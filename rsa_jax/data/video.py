@@ -1,6 +1,7 @@
 """Decoding of a video file, or of a folder of frames, to frames of one size."""
 
 import io
+import itertools
 import pathlib
 import re
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,12 @@ def natural_key(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
+# Text files in which FFmpeg finds the names of other files are no videos: it is to open nothing else.
+_OPTIONS = {"protocol_whitelist": "none"}
+# What a video may lack of the length that it states.
+_SLACK_SHARE, _SLACK_SECONDS = 0.1, 0.5
+
+
 def _decode_packets(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
     stream = container.streams.video[0]
     # Videos are decoded side by side; threads inside each would only get in each other's way.
@@ -43,38 +50,63 @@ def _upright(frame: av.VideoFrame, size: tuple[int, int]) -> Frame:
     return np.rot90(pixels, quarters)
 
 
-def _between(
-    container: av.container.InputContainer, frames: Iterator[av.VideoFrame], seconds: tuple[float, float]
+def _stated_seconds(container: av.container.InputContainer) -> float | None:
+    """How long the video says it is; sound may be longer."""
+    stream = container.streams.video[0]
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    if container.duration is None or len(container.streams) > 1:
+        return None
+    return container.duration / av.time_base
+
+
+def _within(
+    container: av.container.InputContainer, frames: Iterator[av.VideoFrame], seconds: tuple[float, float] | None
 ) -> Iterator[av.VideoFrame]:
-    """Frames shown from `seconds[0]` on and before `seconds[1]`, after the start of the video."""
-    start, end = seconds
+    """Frames shown from `seconds[0]` on and before `seconds[1]`, after the start of the video; None: all.
+
+    Raises:
+      ValueError: it ends long before the end of that, or of what it says.
+    """
     stream = container.streams.video[0]
     zero = float((stream.start_time or 0) * (stream.time_base or 0))
-    container.seek(int((zero + start) * av.time_base))  # to a key frame before it
+    start, end = seconds or (0.0, _stated_seconds(container))
+    if seconds:
+        container.seek(int((zero + start) * av.time_base))  # to a key frame before it
+    times: list[float] = []
     for frame in frames:
-        if frame.time is None:
+        if frame.time is not None:
+            times.append(frame.time - zero)
+        elif seconds:
             raise ValueError("its frames have no times, which a part of a video is found by")
-        if frame.time - zero >= end:
+        if seconds and times[-1] >= seconds[1]:
             return
-        if frame.time - zero >= start:
+        if not seconds or times[-1] >= start:
             yield frame
+    if end and len(times) > 1:
+        last = times[-1] + (times[-1] - times[0]) / (len(times) - 1)  # a frame is shown until the next one
+        if end - last > max(_SLACK_SECONDS, _SLACK_SHARE * (end - start)):
+            raise ValueError(f"cut off: it ends at {last:.2f} of {end:.2f} s")
 
 
-def _file_frames(path: pathlib.Path, size: tuple[int, int], seconds: tuple[float, float] | None) -> Iterator[Frame]:
+def _file_frames(
+    path: pathlib.Path, size: tuple[int, int], seconds: tuple[float, float] | None, stride: int
+) -> Iterator[Frame]:
+    if path.exists() and not path.is_file():
+        raise ValueError("neither a file nor a folder")
     # From an open file: a name with ":" or "%" means something to FFmpeg, and an extension may lie.
-    with path.open("rb") as file, av.open(file, "r", metadata_errors="ignore") as container:
+    with path.open("rb") as file, av.open(file, "r", options=_OPTIONS, metadata_errors="ignore") as container:
         if "_pipe" in container.format.name or container.format.name == "image2":
             raise ValueError("a picture, not a video; frames of a video go into a folder of their own")
         if not container.streams.video:
             raise ValueError("it holds no video stream")
-        frames = _decode_packets(container)
-        for frame in frames if seconds is None else _between(container, frames, seconds):
+        for frame in itertools.islice(_within(container, _decode_packets(container), seconds), 0, None, stride):
             yield _upright(frame, size)
 
 
-def _folder_frames(path: pathlib.Path, size: tuple[int, int]) -> Iterator[Frame]:
+def _folder_frames(path: pathlib.Path, size: tuple[int, int], stride: int) -> Iterator[Frame]:
     names = [p.name for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."]
-    for name in sorted(names, key=natural_key):
+    for name in sorted(names, key=natural_key)[::stride]:
         try:
             with Image.open(path / name) as image:
                 yield np.asarray(image.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR))
@@ -83,22 +115,29 @@ def _folder_frames(path: pathlib.Path, size: tuple[int, int]) -> Iterator[Frame]
 
 
 def read_frames(
-    path: str | pathlib.Path, size: tuple[int, int], seconds: tuple[float, float] | None = None
+    path: str | pathlib.Path,
+    size: tuple[int, int],
+    seconds: tuple[float, float] | None = None,
+    stride: int = 1,
 ) -> Iterator[Frame]:
-    """Every frame of a video file or of a folder of pictures, in order, upright, one at a time.
+    """Frames of a video file or of a folder of pictures, in order, upright, one at a time.
 
     Args:
       path: file in any container and codec that FFmpeg knows, whatever its extension, or folder.
       size: (height, width) in pixels of the frames that come out.
       seconds: only the frames of a file from the first of these times on and before the second.
+      stride: every so-many-th of them.
 
     Raises:
-      VideoError: nothing could be decoded; names the path and the reason.
+      VideoError: nothing could be decoded, or the video is cut off; names the path and the reason.
     """
     path = pathlib.Path(path)
     count = 0
     try:
-        for frame in _folder_frames(path, size) if path.is_dir() else _file_frames(path, size, seconds):
+        if path.is_dir() and seconds:
+            raise ValueError("a folder of frames has no times to find a part of it by")
+        frames = _folder_frames(path, size, stride) if path.is_dir() else _file_frames(path, size, seconds, stride)
+        for frame in frames:
             yield frame
             count += 1
     except (av.error.FFmpegError, OSError, ValueError) as error:

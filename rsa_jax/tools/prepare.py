@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--data_dir", default="~/tensorflow_datasets", help="where prepared data sets lie (%(default)s)")
     add("--check", action="store_true", default=False, help="say what is there and what is missing; write nothing")
-    add("--overwrite", action="store_true", default=False, help="remove the prepared data set first")
+    add("--overwrite", action="store_true", default=False, help="replace the prepared data set")
     add("--workers", type=int, default=os.cpu_count(), help="processes that decode (%(default)s)")
     stored = parser.add_argument_group("what is stored")
     add = stored.add_argument
@@ -73,21 +73,26 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(path: Path, options: dict[str, object]) -> int:
     from rsa_jax.data.builder import quiet
-    from rsa_jax.data.datasets import make_builder
+    from rsa_jax.data.datasets import make_builder, make_config
 
     with quiet():
-        report = make_builder(path, unpack=False, **options).report()
-    print(report.text())
-    problems = report.problems()
-    print("\n".join(problems) or "Nothing is missing.")
-    return 1 if problems else 0
+        builder = make_builder(path, make_config(path, **options, unpack=False))
+        report = builder.report()
+    print(report.text(most=sys.maxsize))
+    if report.problems():
+        print("; ".join(report.problems()) + ".")
+        return 1
+    builder.check()
+    print("Nothing is missing.")
+    return 0
 
 
 def _prepare(path: Path, name: str, data_dir: str, overwrite: bool, options: dict[str, object]) -> int:
     from rsa_jax.data.builder import prepare
-    from rsa_jax.data.datasets import make_builder
+    from rsa_jax.data.datasets import make_builder, make_config
 
-    prepared = prepare(lambda: make_builder(path, **options), path, overwrite=overwrite)
+    config = make_config(path, **options)
+    prepared = prepare(lambda: make_builder(path, config), path, overwrite=overwrite)
     if not prepared:
         print(f"{name} is already prepared in {path}. With --overwrite it is prepared again.")
         return 0

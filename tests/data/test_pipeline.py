@@ -14,7 +14,12 @@ from configs.common import get_config
 from rsa_jax.data import pipeline, sampling
 from rsa_jax.data.builder import PreparationError, data_path
 from rsa_jax.data.clip import encode_clip
-from rsa_jax.data.datasets import make_builder, motion
+from rsa_jax.data.datasets import make_builder, make_config, motion
+
+
+def tiny_builder(data):
+    path = data_path(data.name, data.data_dir)
+    return make_builder(path, make_config(path))
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +66,7 @@ def test_batches(data):
 
 def test_training_frames_are_those_that_were_stored(data):
     batch = train(data, num_steps=1)[0]
-    clips = make_builder(data_path(data.name, data.data_dir)).clips()["train"]
+    clips = tiny_builder(data).clips()["train"]
     for i in range(3):
         index = int(batch["index"][i])
         frames = encode_clip(clips[index], (36, 36), 90, 1)
@@ -113,7 +118,7 @@ def test_evaluation_counts_every_clip_once(data, batch_size, count):
 
 def test_evaluation_takes_segment_centres(data):
     batch = next(pipeline.eval_batches(data, split="validation", batch_size=2))
-    clip = make_builder(data_path(data.name, data.data_dir)).clips()["validation"][1]
+    clip = tiny_builder(data).clips()["validation"][1]
     frames = encode_clip(clip, (36, 36), 90, 1)
     expected = np.stack([np.asarray(Image.open(io.BytesIO(frames[j]))) for j in (1, 4, 7, 10)])
     assert np.abs(batch["frames"][1].astype(int) - expected).max() <= 1
@@ -127,7 +132,7 @@ def test_clips_of_a_video_follow_each_other(data):
     )
     assert two.shape == (2, 8, 36, 36, 3)
     np.testing.assert_array_equal(two[:, :4], one)
-    clip = make_builder(data_path(data.name, data.data_dir)).clips()["validation"][1]
+    clip = tiny_builder(data).clips()["validation"][1]
     frames = encode_clip(clip, (36, 36), 90, 1)
     expected = np.stack([np.asarray(Image.open(io.BytesIO(frames[j]))) for j in (0, 3, 6, 9)])
     assert np.abs(two[1, 4:].astype(int) - expected).max() <= 1

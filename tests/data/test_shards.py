@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from rsa_jax.data import shards
 from rsa_jax.data.clip import Clip, encode_clip
 from rsa_jax.data.shards import Shards
 from rsa_jax.data.video import VideoError
+from tests.data.videos import write_video
 
 ENCODE = functools.partial(encode_clip, size=(8, 8), quality=90, stride=1)
 drawn = []
@@ -80,14 +82,34 @@ def test_a_shard_that_was_lost_is_written_again(tmp_path, clips):
     assert drawn[before:] == [0, 1, 2, 3]
 
 
-def test_clips_that_were_left_out_are_tried_again_when_asked(tmp_path, clips):
+def test_a_clip_that_somebody_mended_is_tried_again(tmp_path):
+    """With the others of its shard."""
+    video = tmp_path / "video.avi"
+    video.write_bytes(b"")
+    os.utime(video, (1, 1))
+    clips = [Clip("good", 0, functools.partial(draw, 0)), Clip("bad", 0, str(video))]
+    assert stored(write(tmp_path / "work", clips)) == ["good"]
+    assert Shards(tmp_path / "work", clips).num_done == 2
+    write_video(video, np.zeros((2, 16, 16, 3), np.uint8))
+    assert Shards(tmp_path / "work", clips).num_done == 0
+    assert stored(write(tmp_path / "work", clips)) == ["good", "bad"]
+
+
+def test_a_full_disk_costs_the_open_shard(tmp_path, clips, monkeypatch):
+    class Writer:
+        def __init__(self, *args):
+            pass
+
+        def write(self, record):
+            raise RuntimeError("write() failed: No space left on device")
+
     drawn.append(7)
-    result = write(tmp_path, clips)
-    result.forget_left_out()
-    before = len(drawn)
-    clips[5] = Clip("5", 0, functools.partial(draw, 50))
-    assert stored(write(tmp_path, clips)) == [str(i) for i in range(11)]
-    assert drawn[before:] == [4, 50, 6, 7]
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=r"00000000\.array_record: .*No space left"):
+        patch.setattr(shards, "ArrayRecordWriter", Writer)
+        write(tmp_path, clips)
+    assert Shards(tmp_path, clips).num_done == 0
+    (tmp_path / "journal.json").write_text("[{")
+    assert len(stored(write(tmp_path, clips))) == 10
 
 
 def test_few_files_however_many_clips(tmp_path, monkeypatch):

@@ -56,11 +56,35 @@ def test_turns_by_the_rotation_tag(tmp_path, quarters):
 def test_truncated_file(tmp_path):
     path = write_video(tmp_path / "a.webm", moving_bar(40), "libvpx-vp9")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert 5 < len(decode(path)) < 40
+    with pytest.raises(VideoError, match=r"a\.webm: .* after frame \d+: cut off: it ends at [01]\.\d+ of 3\.\d+ s"):
+        decode(path)
     path = write_video(tmp_path / "a.mp4", moving_bar(40), "libx264")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])  # its index stands at the end
     with pytest.raises(VideoError, match=r"a\.mp4: cannot be decoded"):
         decode(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["ffconcat version 1.0\nfile other.avi\n", "#EXTM3U\n#EXTINF:1,\nother.avi\n#EXT-X-ENDLIST\n"]
+)
+def test_a_text_that_names_another_video_is_no_video(tmp_path, monkeypatch, text):
+    write_video(tmp_path / "other.avi", moving_bar(4))
+    (tmp_path / "a.mp4").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VideoError, match=r"a\.mp4"):
+        decode(tmp_path / "a.mp4")
+
+
+def test_what_is_no_file_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(VideoError, match="neither a file nor a folder"):
+        decode(tmp_path / "a.mp4")
+
+
+def test_a_folder_of_frames_has_no_parts(tmp_path):
+    Image.fromarray(moving_bar(1)[0]).save(tmp_path / "img_1.png")
+    with pytest.raises(VideoError, match="has no times"):
+        list(read_frames(tmp_path, SIZE, (0, 1)))
 
 
 def test_damaged_packets_are_skipped(tmp_path):
@@ -128,9 +152,11 @@ def test_part_of_a_file(tmp_path):
     part = [frame.mean() for frame in read_frames(path, SIZE, (1.0, 2.01))]
     assert len(whole) == 48
     assert part == whole[12:25]
-    assert [frame.mean() for frame in read_frames(path, SIZE, (0, 100))] == whole
-    with pytest.raises(VideoError, match=r"a\.mp4: no frame found from 10\.00 to 11\.00 s"):
-        list(read_frames(path, SIZE, (10, 11)))
+    assert [frame.mean() for frame in read_frames(path, SIZE, (0, 4.2))] == whole
+    with pytest.raises(VideoError, match=r"cut off: it ends at 4\.00 of 5\.00 s"):
+        list(read_frames(path, SIZE, (3, 5)))
+    with pytest.raises(VideoError, match=r"a\.mp4: no frame found from 4\.10 to 4\.20 s"):
+        list(read_frames(path, SIZE, (4.1, 4.2)))
 
 
 # Frames by decoding; None: nothing to decode.

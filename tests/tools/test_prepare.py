@@ -129,3 +129,19 @@ def test_module_imports_no_tensorflow():
     code = "import sys, rsa_jax.tools.prepare, rsa_jax.data.clip; print('tensorflow' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
+
+
+def test_lists_that_name_what_is_not_there(tmp_path, capsys):
+    write_folder(tmp_path / "videos", {"a": 3})
+    for split, lines in (("train", "a/clip 0.avi 0\na/clip 9.avi 0\n"), ("val", "a/clip 1.avi 0\n")):
+        (tmp_path / f"{split}.txt").write_text(lines)
+    lists = ["--train_list", f"{tmp_path}/train.txt", "--validation_list", f"{tmp_path}/val.txt"]
+    assert run(tmp_path, *lists, "--check") == 1
+    assert "a/clip 9.avi" in capsys.readouterr().out
+    assert run(tmp_path, *lists) == 1
+    assert run(tmp_path, *lists, "--allow_missing") == 0
+
+
+def test_a_mistyped_name_leaves_nothing(tmp_path):
+    assert prepare.main(["kinetics", "--data_dir", str(tmp_path / "data")]) == 1
+    assert not (tmp_path / "data").exists()

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from rsa_jax.data.builder import ClipBuilder, PreparationError
+from rsa_jax.data.builder import ClipBuilder, ClipConfig, PreparationError
 from rsa_jax.data.datasets.diving48 import Diving48
 from rsa_jax.data.datasets.finegym import Finegym
 from rsa_jax.data.datasets.kinetics import Kinetics400
@@ -22,12 +22,12 @@ BUILDERS: dict[str, type[ClipBuilder]] = {
 }
 
 
-def make_builder(path: pathlib.Path, **options: Any) -> ClipBuilder:
-    """The builder of the data set in `path` = DATA_DIR/BUILDER/CONFIG/VERSION.
+def make_config(path: pathlib.Path, **options: Any) -> ClipConfig:
+    """The configuration of the data set in `path` = DATA_DIR/BUILDER/CONFIG/VERSION.
 
     Args:
       path: from `rsa_jax.data.builder.data_path`.
-      **options: fields of the builder's configuration.
+      **options: its fields.
 
     Raises:
       PreparationError: there is no such data set, or it has no such option.
@@ -35,13 +35,17 @@ def make_builder(path: pathlib.Path, **options: Any) -> ClipBuilder:
     name, config_name = path.parts[-3], path.parent.name
     if name not in BUILDERS:
         raise PreparationError(f"Unknown data set {name!r}; there are {', '.join(BUILDERS)}.")
-    builder = BUILDERS[name]
-    configs = {config.name: config for config in builder.configs}
-    config = VideoFolderConfig(name=config_name) if builder is VideoFolder else configs.get(config_name)
+    configs = {config.name: config for config in BUILDERS[name].configs}
+    config = VideoFolderConfig(name=config_name) if BUILDERS[name] is VideoFolder else configs.get(config_name)
     if config is None:
         known = ", ".join(f"{name}/{config}" for config in configs)
         raise PreparationError(f"Unknown data set '{name}/{config_name}'; there are {known}.")
     unknown = options.keys() - {field.name for field in dataclasses.fields(config)}
     if unknown:
         raise PreparationError(f"{name} has no option {', '.join(f'--{option}' for option in sorted(unknown))}.")
-    return builder(data_dir=path.parents[2], config=dataclasses.replace(config, **options))
+    return dataclasses.replace(config, **options)
+
+
+def make_builder(path: pathlib.Path, config: ClipConfig) -> ClipBuilder:
+    """The builder of the data set in `path`, with a configuration of `make_config`."""
+    return BUILDERS[path.parts[-3]](data_dir=path.parents[2], config=config)

@@ -1,18 +1,19 @@
 """What the public benchmarks share: annotations as published, videos found by name, counts to compare with."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from rsa_jax.data.archives import ArchiveError, find_archives, unpack_all
 from rsa_jax.data.builder import ClipBuilder, ClipConfig, PreparationError, unpacked_folder
 from rsa_jax.data.clip import Clip
 from rsa_jax.data.datasets.video_folder import read_list, source_folder
-from rsa_jax.data.sources import find_file, find_videos, holds_video
+from rsa_jax.data.sources import find_file, find_videos
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -53,21 +54,25 @@ class Annotations:
     """The annotation files of a download.
 
     Args:
-      folders: where they may lie; also one folder deeper.
+      folders: where they may lie; also one or two folders deeper.
+      archives: that may hold them, unopened.
 
     Attributes:
       used: SHA-256 of the files that were asked for, by name.
+      last: the one that was asked for last.
     """
 
-    def __init__(self, folders: Sequence[pathlib.Path]):
-        self._folders = folders
+    def __init__(self, folders: Sequence[pathlib.Path], archives: Sequence[str] = ()):
+        self._folders, self._archives = folders, archives
         self.used: dict[str, str] = {}
+        self.last: pathlib.Path | None = None
 
     def find(self, *names: str) -> pathlib.Path | None:
         """The first file of these names; they are those of different releases."""
         path = find_file(names, self._folders)
         if path:
             self.used[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            self.last = path
         return path
 
     def get(self, *names: str) -> pathlib.Path:
@@ -79,7 +84,10 @@ class Annotations:
         path = self.find(*names)
         if path is None:
             where = " or ".join(str(folder) for folder in self._folders)
-            raise PreparationError(f"There is no {' or '.join(names)} in {where}, nor one folder below.")
+            unopened = f" These archives were left alone: {', '.join(self._archives)}." if self._archives else ""
+            raise PreparationError(
+                f"There is no {' or '.join(names)} in {where}, nor in the two folders below.{unopened}"
+            )
         return path
 
 
@@ -124,42 +132,68 @@ class OfficialBuilder(ClipBuilder):
         """What each split lists."""
         raise NotImplementedError
 
+    def unlabelled(self, annotations: Annotations) -> set[str]:
+        """Names of the videos of test splits whose labels were not published."""
+        return set()
+
     @functools.cached_property
     def _folders(self) -> list[pathlib.Path]:
-        """Where annotations and videos lie; archives are unpacked unless the source holds a video."""
+        """Where annotations and videos lie; archives are unpacked where something is missing without them."""
         config = self.builder_config
         folders = [source_folder(folder) for folder in (config.source, config.annotations) if folder is not None]
-        if holds_video(folders[0]):
+        if not config.unpack:
             return folders
         try:
+            archives = find_archives(folders[0])
+            if not archives or self._is_whole_without_archives():
+                return folders
             target = unpacked_folder(pathlib.Path(self.data_path))
-            if not config.unpack and (archives := find_archives(folders[0])):
-                raise PreparationError(
-                    f"The videos are in archives, which --check leaves alone: {', '.join(archives)}."
-                )
-            return [*folders, target] if unpack_all(folders[0], target) else folders
+            unpack_all(archives, target)
+            return [*folders, target]
         except ArchiveError as error:
             raise PreparationError(f"{error}.") from error
 
+    def _is_whole_without_archives(self) -> bool:
+        try:
+            config = dataclasses.replace(self.builder_config, unpack=False)
+            builder = type(self)(data_dir=pathlib.Path(self.data_path).parents[2], config=config)
+            return not any(builder.missing().values())
+        except PreparationError:
+            return False
+
     @functools.cached_property
     def _annotations(self) -> Annotations:
-        return Annotations(self._folders)
+        return Annotations(self._folders, self.archives())
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Annotations]:
+        """Whatever is wrong with an annotation file is said with its name."""
+        try:
+            yield self._annotations
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise PreparationError(f"{self._annotations.last}: not of the expected form ({what}).") from error
 
     @functools.cached_property
     def class_names(self) -> Sequence[str]:  # type: ignore[override]
         """The official names, or those that belong to the lists."""
         label_names = self.builder_config.label_names
-        names = read_lines(pathlib.Path(label_names)) if label_names else self.read_class_names(self._annotations)
+        with self._reading() as annotations:
+            names = read_lines(pathlib.Path(label_names)) if label_names else self.read_class_names(annotations)
+        where = label_names or annotations.last
         if len(names) != self.num_classes:
-            where = label_names or ", ".join(self._annotations.used)
             raise PreparationError(f"{where}: expected {self.num_classes} class names, got {len(names)}.")
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise PreparationError(f"{where}: class names that come more than once: {', '.join(repeated[:5])}.")
         return names
 
     @functools.cached_property
     def _listed(self) -> dict[str, list[Listed]]:
         config = self.builder_config
         if not (config.train_list or config.validation_list):
-            splits = self.read_clips(self._annotations, self.class_names)
+            with self._reading() as annotations:
+                splits = self.read_clips(annotations, self.class_names)
             for split, clips in splits.items():
                 self._check_labels(f"Annotations of {split!r}", [listed.label for listed in clips])
             return splits
@@ -167,15 +201,13 @@ class OfficialBuilder(ClipBuilder):
             raise PreparationError("train_list and validation_list go together; one of them is missing.")
         lists = {"train": config.train_list, "validation": config.validation_list}
         return {
-            split: [
-                Listed(clip.id, clip.label, (Place(str(clip.source)),)) for clip in self._read_list(pathlib.Path(path))
-            ]
+            split: [Listed(clip.id, clip.label, (Place(str(clip.source)),)) for clip in self._read_list(path)]
             for split, path in lists.items()
         }
 
-    def _read_list(self, path: pathlib.Path) -> list[Clip]:
-        clips = read_list(path, pathlib.Path(self.builder_config.source))
-        self._check_labels(str(path), [clip.label for clip in clips])
+    def _read_list(self, path: str) -> list[Clip]:
+        clips = read_list(pathlib.Path(path), source_folder(self.builder_config.source))
+        self._check_labels(path, [clip.label for clip in clips])
         return clips
 
     def _check_labels(self, where: str, labels: Sequence[int]) -> None:
@@ -190,16 +222,20 @@ class OfficialBuilder(ClipBuilder):
         names = {place.name for clips in self._listed.values() for clip in clips for place in clip.places}
         if self.builder_config.train_list:  # lists say where a clip lies
             return {name: pathlib.Path(name) for name in names if pathlib.Path(name).exists()}, []
+        with self._reading() as annotations:
+            others = self.unlabelled(annotations)
         try:
-            return find_videos(self._folders, names)
+            found, extra = find_videos(self._folders, names | others)
         except ValueError as error:
             raise PreparationError(f"{error}.") from error
+        return {name: path for name, path in found.items() if name in names}, extra
 
     def _clip(self, listed: Listed) -> Clip | None:
         """With its video, or None if that is not there."""
         for place in listed.places:
             path = self._videos[0].get(place.name)
-            if path:
+            # A folder of frames has no times to find a part of it by.
+            if path and not (place.seconds and path.is_dir()):
                 return Clip(listed.id, listed.label, str(path), place.seconds)
         return None
 
@@ -215,6 +251,10 @@ class OfficialBuilder(ClipBuilder):
         """Ids of the other ones, by split."""
         return {split: [listed.id for listed, clip in clips if not clip] for split, clips in self._clips.items()}
 
+    def archives(self) -> list[str]:
+        """Those of the source, where they are left alone."""
+        return [] if self.builder_config.unpack else list(find_archives(source_folder(self.builder_config.source)))
+
     def extra(self) -> list[str]:
         """Videos that no split lists."""
         return self._videos[1]
@@ -223,6 +263,9 @@ class OfficialBuilder(ClipBuilder):
     def directional(self) -> Sequence[Sequence[int]]:  # type: ignore[override]
         """Ids of the classes of `mirror_names`."""
         names = self.class_names
+        unknown = [name for pair in self.mirror_names for name in pair if name not in names]
+        if unknown:
+            raise PreparationError(f"Among the class names there is no {', '.join(map(repr, unknown))}.")
         return [(names.index(one), names.index(other)) for one, other in self.mirror_names]
 
     def origin(self) -> dict[str, Any]:

@@ -53,6 +53,11 @@ class _Tables(OfficialBuilder):
         files = {split: annotations.get(f"{self.prefix}-{split}.csv", f"{split}.csv") for split in self.official_sizes}
         return {split: read_table(path, class_names) for split, path in files.items()}
 
+    def unlabelled(self, annotations: Annotations) -> set[str]:
+        """The test split."""
+        path = annotations.find(f"{self.prefix}-test.csv", "test.csv")
+        return {line.partition(";")[0] for line in read_lines(path)} if path else set()
+
 
 class SomethingSomethingV1(_Tables):
     """108,499 clips of 174 actions with everyday objects, as folders of JPEG frames (12 a second)."""
@@ -109,13 +114,18 @@ class SomethingSomethingV2(OfficialBuilder):
         answers = annotations.find("test-answers.csv", "something-something-v2-test-answers.csv")
         return clips | ({"test": read_table(answers, class_names)} if answers else {})
 
+    def unlabelled(self, annotations: Annotations) -> set[str]:
+        """The test split."""
+        path = annotations.find("test.json", "something-something-v2-test.json")
+        return {str(record["id"]) for record in read_json(path)} if path else set()
+
     def _read_records(self, path: pathlib.Path, class_names: Sequence[str]) -> list[Listed]:
         """Of records {"id", "template", ...}; the template is the class name with brackets."""
         clips = []
         for number, record in enumerate(read_json(path), 1):
             try:
                 name = record["template"].replace("[", "").replace("]", "")
-                clips.append(_listed(path, number, record["id"], name, class_names))
+                clips.append(_listed(path, number, str(record["id"]), name, class_names))
             except (KeyError, TypeError, AttributeError):
                 raise PreparationError(
                     f"{path}, entry {number}: expected 'id' and 'template', got {record!r}."

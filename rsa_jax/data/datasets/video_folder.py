@@ -47,7 +47,7 @@ def source_folder(source: str) -> pathlib.Path:
     """
     if not source:
         raise PreparationError("--source is missing, the folder of the videos.")
-    folder = pathlib.Path(source).expanduser()
+    folder = pathlib.Path(source).expanduser().resolve()
     if not folder.is_dir():
         raise PreparationError(f"source {source} is not a folder.")
     return folder
@@ -147,7 +147,7 @@ def split_by_list(config: VideoFolderConfig) -> tuple[list[str], Splits]:
     """Class names and clips of two list files. Without `label_names` a class is called by its number."""
     if not (config.train_list and config.validation_list):
         raise PreparationError("train_list and validation_list go together; one of them is missing.")
-    root = pathlib.Path(config.source)
+    root = source_folder(config.source)
     files = {"train": config.train_list, "validation": config.validation_list}
     splits = {split: read_list(pathlib.Path(file), root) for split, file in files.items()}
     labels = {split: {clip.label for clip in clips} for split, clips in splits.items()}
@@ -233,11 +233,19 @@ class VideoFolder(ClipBuilder):
         return self._found[2]
 
     def clips(self) -> dict[str, Sequence[Clip]]:
-        """The clips of the splits "train" and "validation"."""
-        return dict(self._found[1])
+        """The clips of the splits "train" and "validation" that are there."""
+        return {split: [clip for clip in clips if _is_there(clip)] for split, clips in self._found[1].items()}
+
+    def missing(self) -> dict[str, list[str]]:
+        """What lists name and is not there."""
+        return {split: [clip.id for clip in clips if not _is_there(clip)] for split, clips in self._found[1].items()}
 
     def origin(self) -> dict[str, Any]:
         """The source, and how it was split."""
         fields = ("train_list", "validation_list", "label_names", "validation_fraction", "split_seed")
         settings = {name: getattr(self.builder_config, name) for name in fields}
         return {"source": str(pathlib.Path(self.builder_config.source).resolve()), **settings}
+
+
+def _is_there(clip: Clip) -> bool:
+    return pathlib.Path(str(clip.source)).exists()

@@ -3,7 +3,7 @@ import pytest
 
 from rsa_jax.data.builder import data_path
 from rsa_jax.data.clip import encode_clip
-from rsa_jax.data.datasets import make_builder, motion
+from rsa_jax.data.datasets import make_builder, make_config, motion
 
 SIZE = (36, 36)
 
@@ -73,7 +73,8 @@ def test_no_shape_looks_the_same_after_a_turn(shape):
 
 
 def test_splits_share_no_clip(tmp_path):
-    clips = make_builder(data_path("motion/tiny", tmp_path)).clips()
+    path = data_path("motion/tiny", tmp_path)
+    clips = make_builder(path, make_config(path)).clips()
     assert {split: len(c) for split, c in clips.items()} == {"train": 64, "validation": 32}
     seeds = [clip.source.args[0] for split in clips.values() for clip in split]
     assert len(set(seeds)) == 96

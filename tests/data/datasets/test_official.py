@@ -1,12 +1,15 @@
 import json
+import pathlib
+import tarfile
 
 import numpy as np
 import pytest
 
 from configs.common import get_config
 from rsa_jax.data import pipeline
+from rsa_jax.data.archives import ArchiveError, find_archives, unpack_all
 from rsa_jax.data.builder import PreparationError, data_path
-from rsa_jax.data.datasets import make_builder
+from rsa_jax.data.datasets import make_builder, make_config
 from rsa_jax.data.datasets.finegym import Place, places
 from rsa_jax.tools import prepare
 from tests.data.datasets import miniatures
@@ -33,7 +36,8 @@ def batch(tmp_path, name, size=4):
 
 
 def build(tmp_path, name, **options):
-    return make_builder(data_path(name, tmp_path / "data"), source=str(tmp_path / "source"), **options)
+    path = data_path(name, tmp_path / "data")
+    return make_builder(path, make_config(path, source=str(tmp_path / "source"), **options))
 
 
 @pytest.mark.parametrize("name", MINIATURES)
@@ -62,7 +66,7 @@ def test_archives_are_unpacked_parts_and_all(tmp_path, capsys):
     miniatures.something_something_v2_in_archives(tmp_path / "source")
     before = sorted((tmp_path / "source").rglob("*"))
     assert run(tmp_path, "something_something_v2", "--check") == 1
-    assert "in archives, which --check leaves alone" in capsys.readouterr().err
+    assert "These archives were left alone" in capsys.readouterr().err
     assert run(tmp_path, "something_something_v2", "--allow_missing") == 0
     assert batch(tmp_path, "something_something_v2")["label"].tolist() == [0, 1, 2, 0]
     assert sorted((tmp_path / "source").rglob("*")) == before
@@ -84,6 +88,107 @@ def test_archives_that_are_not_whole(tmp_path, capsys):
     (tmp_path / "data/something_something_v2/default/unpacked.1.0.0").rename(tmp_path / "gone")
     assert run(tmp_path, "something_something_v2", "--allow_missing") == 1
     assert "20bn-something-something-v2-02.zip: cannot be unpacked" in capsys.readouterr().err
+
+
+def test_an_archive_that_was_mended_is_read_again(tmp_path, capsys):
+    """Cut off between two files, a tar file looks whole."""
+    miniatures.diving48(tmp_path / "source")
+    videos = tmp_path / "source/rgb"
+    names = sorted(path.name for path in videos.iterdir())
+    archive = tmp_path / "source/archives/rgb.tar"
+    archive.parent.mkdir()
+    for kept in (names[:3], names):
+        with tarfile.open(archive, "w") as tar:
+            for name in kept:
+                tar.add(videos / name, name)
+        if kept != names:
+            videos.rename(tmp_path / "gone")
+            videos = tmp_path / "gone"
+            assert run(tmp_path, "diving48/v2") == 1
+            assert "the videos of " in capsys.readouterr().err
+    assert run(tmp_path, "diving48/v2", "--allow_missing") == 0
+    assert "16 clips listed, officially 15027; 0 missing" in capsys.readouterr().out
+
+
+def test_an_interrupted_end_of_unpacking_is_gone_on_with(tmp_path, monkeypatch):
+    miniatures.something_something_v2_in_archives(tmp_path / "source")
+    found, unlink = find_archives(tmp_path / "source"), pathlib.Path.unlink
+    removed = []
+
+    def once(path, **kwargs):
+        if len(removed) == 1:
+            raise KeyboardInterrupt
+        removed.append(path)
+        unlink(path, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pathlib.Path, "unlink", once)
+        unpack_all(found, tmp_path / "target")
+    unpack_all(found, tmp_path / "target")
+    assert len(list((tmp_path / "target").rglob("*.webm"))) == 20
+    assert not list((tmp_path / "target/outer").glob("*-0?"))
+
+
+def test_a_damaged_tar_file_is_found_out(tmp_path):
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz", compresslevel=0) as tar:
+        (tmp_path / "data").write_bytes(bytes(range(256)) * 400)
+        tar.add(tmp_path / "data", "data")
+    content = bytearray((tmp_path / "a.tar.gz").read_bytes())
+    content[50_000:50_040] = bytes(40)
+    (tmp_path / "a.tar.gz").write_bytes(content)
+    with pytest.raises(ArchiveError, match=r"a\.tar\.gz: cannot be unpacked: CRC"):
+        unpack_all(find_archives(tmp_path), tmp_path / "target")
+
+
+def test_files_beside_archives_are_none(tmp_path):
+    for name in ("README.md", "run.sh", "notes-01", "x.gz"):
+        (tmp_path / name).write_text("nothing")
+    assert find_archives(tmp_path) == {}
+
+
+def test_folders_of_videos_may_be_called_as_a_clip(tmp_path):
+    """FineGym's elements in folders of their videos."""
+    miniatures.finegym(tmp_path / "source")
+    for path in list((tmp_path / "source/videos").glob("*_A_*.mp4")):
+        folder = tmp_path / "source/videos" / path.name.partition("_E_")[0]
+        folder.mkdir()
+        path.rename(folder / path.name)
+    assert not any(build(tmp_path, "finegym/gym99").missing().values())
+    miniatures.write_frames(tmp_path / "source/videos/_a-video_01_E_000000_000009")
+    (tmp_path / "source/videos/_a-video_01_E_000000_000009.mp4").unlink()
+    assert build(tmp_path, "finegym/gym99").missing()["train"] == ["_a-video_01_E_000000_000009_A_0000_0001"]
+
+
+def test_what_was_prepared_stays_until_something_better_is_there(tmp_path, capsys):
+    miniatures.diving48(tmp_path / "source")
+    assert run(tmp_path, "diving48/v2", "--allow_missing") == 0
+    assert run(tmp_path, "diving48/v2", "--overwrite") == 1
+    assert batch(tmp_path, "diving48/v2")["label"].tolist() == [0, 1, 2, 0]
+    assert run(tmp_path, "diving48/v2", "--overwrite", "--allow_missing", "--quality", "50") == 0
+    assert pipeline.load_info(data(tmp_path, "diving48/v2")).provenance["jpeg_quality"] == 50
+
+
+def test_an_error_at_the_very_end_costs_no_work(tmp_path, monkeypatch, capsys):
+    miniatures.diving48(tmp_path / "source")
+    with monkeypatch.context() as patch:
+        patch.setattr("rsa_jax.data.builder._versions", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert run(tmp_path, "diving48/v2", "--allow_missing") == 130
+    assert "goes on from here" in capsys.readouterr().err
+    assert run(tmp_path, "diving48/v2", "--allow_missing") == 0
+    assert "16/16 [00:00<?" in capsys.readouterr().err  # nothing was left to do
+
+
+def test_a_clip_in_both_splits_is_refused(tmp_path, capsys):
+    miniatures.diving48(tmp_path / "source")
+    (tmp_path / "source/Diving48_V2_test.json").write_text('[{"vid_name": "-video00_00000", "label": 0}]')
+    assert run(tmp_path, "diving48/v2", "--allow_missing") == 1
+    assert "More than one place in the lists stands for 1 clips" in capsys.readouterr().err
+
+
+def test_videos_of_the_test_split_are_not_superfluous(tmp_path):
+    miniatures.something_something_v2(tmp_path / "source")
+    miniatures.write_clip(tmp_path / "source/20bn-something-something-v2/999.webm", "libvpx-vp9")
+    assert build(tmp_path, "something_something_v2").extra() == []
 
 
 def test_what_is_missing_or_extra_is_named(tmp_path, capsys):
@@ -167,6 +272,9 @@ def test_directional_classes_are_known_by_name(tmp_path):
             '[{"vid_name": "a", "label": 0}, {"vid_name": "b", "label": 48}]',
             "labels from 0 to 47, got 0 to 48",
         ),
+        ("something_something_v1", "{v1}-validation.csv", "5;\xe9", "not of the expected form .*codec"),
+        ("something_something_v2", "{v2}-labels.json", "[1, 2]", r"labels.json: not of the expected form"),
+        ("diving48/v2", "Diving48_vocab.json", "[" + ", ".join(['["a"]'] * 48) + "]", "come more than once: a"),
         ("finegym/gym99", "gym99_val_element.txt", "x_E_1_A_2 3", "line 1: expected 'VIDEO_E_"),
         ("kinetics400", "kinetics-400_val.csv", "label,id\na,b", "expected the columns label, youtube_id"),
         ("kinetics400", "kinetics-400_val.csv", "label,youtube_id,time_start,time_end\nx,b,1,2", "does not have"),
@@ -175,7 +283,9 @@ def test_directional_classes_are_known_by_name(tmp_path):
 )
 def test_annotations_that_are_wrong(tmp_path, name, file, content, message):
     MINIATURES[name][0](tmp_path / "source")
-    (tmp_path / "source" / file.format(v1="something-something-v1", v2="something-something-v2")).write_text(content)
+    (tmp_path / "source" / file.format(v1="something-something-v1", v2="something-something-v2")).write_text(
+        content, encoding="latin-1"
+    )
     with pytest.raises(PreparationError, match=message):
         build(tmp_path, name).report()
 
@@ -193,7 +303,7 @@ def test_annotations_that_are_not_there(tmp_path):
 def test_two_videos_of_one_name_are_refused(tmp_path):
     miniatures.diving48(tmp_path / "source")
     miniatures.write_clip(tmp_path / "source/copy/-video00_00000.mp4")
-    with pytest.raises(PreparationError, match=r"both stand for '-video00_00000'"):
+    with pytest.raises(PreparationError, match=r"1 clips are there twice .*-video00_00000"):
         build(tmp_path, "diving48/v2").report()
 
 
