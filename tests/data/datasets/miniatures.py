@@ -93,26 +93,26 @@ def something_something_v2_in_archives(root: pathlib.Path) -> None:
             archive.writestr(f"20bn-something-something-v2-{i:02d}", part)
 
 
-def diving48(root: pathlib.Path) -> None:
+def diving48(root: pathlib.Path, version: str = "_V2") -> None:
     root.mkdir(parents=True)
     vocabulary = [["Back", f"{i}som", "NoTwis", "PIKE"] for i in range(48)]
     (root / "Diving48_vocab.json").write_text(json.dumps(vocabulary))
     names = {number: f"{'-_'[number % 2]}video{number:02d}_{number:05d}" for number, _ in TRAIN + VALIDATION}
     for split, clips in (("train", TRAIN), ("test", VALIDATION)):
         records = [{"vid_name": names[n], "label": k, "start_frame": 0, "end_frame": 99} for n, k in clips]
-        (root / f"Diving48_V2_{split}.json").write_text(json.dumps(records))
+        (root / f"Diving48{version}_{split}.json").write_text(json.dumps(records))
     for name in names.values():
         write_clip(root / "rgb" / f"{name}.mp4")
 
 
-def finegym(root: pathlib.Path) -> None:
+def finegym(root: pathlib.Path, num_classes: int = 99) -> None:
     """Clips cut to elements, one cut to its event, and one whole video."""
     root.mkdir(parents=True)
-    lines = [f"Clabel: {i:3d}; set:  1; Glabel: {i:3d}; (VT) round-off, turn {i // 2}" for i in range(99)]
-    (root / "gym99_categories.txt").write_text("\n".join(lines))
+    lines = [f"Clabel: {i:3d}; set:  1; Glabel: {i:3d}; (VT) round-off, turn {i // 2}" for i in range(num_classes)]
+    (root / f"gym{num_classes}_categories.txt").write_text("\n".join(lines))
     ids = {number: f"_a-video_{number:02d}_E_000000_000009_A_0000_0001" for number, _ in TRAIN + VALIDATION}
     for name, clips in (("train_element_v1.1", TRAIN), ("val_element", VALIDATION)):
-        (root / f"gym99_{name}.txt").write_text("".join(f"{ids[n]} {k}\n" for n, k in clips))
+        (root / f"gym{num_classes}_{name}.txt").write_text("".join(f"{ids[n]} {k}\n" for n, k in clips))
     segments = {"A_0000_0001": {"stages": 2, "timestamps": [[0.1, 0.2], [0.2, 0.4]]}}
     times = {"E_000000_000009": {"event": 1, "timestamps": [[0.0, 0.6]], "segments": segments}}
     events = {f"_a-video_{number:02d}": times for number in ids}

@@ -62,6 +62,18 @@ def test_a_miniature_is_read_as_distributed(tmp_path, capsys, name):
     assert difference.mean() < 12
 
 
+def test_the_other_versions_of_two_data_sets(tmp_path):
+    miniatures.diving48(tmp_path / "source", version="")
+    assert {name: len(clips) for name, clips in build(tmp_path, "diving48/v1").clips().items()} == {
+        "train": 16,
+        "validation": 4,
+    }
+    miniatures.finegym(tmp_path / "source/gym", num_classes=288)
+    builder = build(tmp_path, "finegym/gym288")
+    assert len(set(builder.class_names)) == 288
+    assert builder.report().splits["train"].official == 29_334
+
+
 def test_archives_are_unpacked_parts_and_all(tmp_path, capsys):
     miniatures.something_something_v2_in_archives(tmp_path / "source")
     before = sorted((tmp_path / "source").rglob("*"))
