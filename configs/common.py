@@ -19,7 +19,10 @@ def model_config() -> ConfigDict:
     config.stem_pool = True
     # Classes of the classifier; None: as many as the data set has.
     config.num_classes = placeholder(int)
-    # What stands in the blocks of `positions` instead of the 1x3x3 convolution: "rsa", or "conv2d" (nothing new).
+    # What stands in the blocks of `positions` instead of the 1x3x3 convolution: "rsa", or one of its counterparts
+    # "conv2d" (nothing new), "conv3d" (3x3x3), "conv2plus1d" (1x3x3 and 3x1x1), "tsm" (temporal shift, then 1x3x3),
+    # "dynamic_conv" (RSA's basic kernel on its basic context), "self_attention", "involution", "lambda_layer" (of
+    # LambdaNetworks).
     config.transform = "rsa"
     # Blocks that hold the transform, per stage, counted from 0.
     config.positions = ((2,), (1, 3), (1, 3, 5), (1,))
@@ -30,13 +33,43 @@ def model_config() -> ConfigDict:
     config.rsa.kernel_size = (5, 7, 7)
     # D of the decompositions H = H1 H2' and P = H2 P1'; None: channels / num_queries.
     config.rsa.latent_dim = placeholder(int)
+    # False: H and P as they are, for small windows.
+    config.rsa.decomposed = True
+    # G groups of channels, whose products of query and key are summed: 1 dot product; None: each channel by itself,
+    # the Hadamard product.
+    config.rsa.relation_groups = placeholder(int)
     # Kernel and context: "V" basic, "R" relational, "V+R" their sum.
     config.rsa.kernel = "V+R"
     config.rsa.context = "V+R"
-    # Of query, key and value over their channels: "l2" or "none".
+    # Of query, key and value: "l2" over their channels, "batch" (BatchNorm), "lambda" (as LambdaNetworks: softmax of
+    # the key over all positions, BatchNorm of query and value) or "none".
     config.rsa.normalization = "l2"
+    # Two layers, one with the window's height and width, then one with its frames, in the place of one.
+    config.rsa.factorized = False
     # How the function is computed: "reference" (Eq. 11), "conv" (Eq. 12), "banded", or "auto" to choose.
     config.rsa.form = "auto"
+    # For "dynamic_conv", `rsa` with kernel "V" and context "V"; for the others:
+    config.self_attention = ConfigDict()
+    config.self_attention.num_heads = 8
+    # Keys and values: of each head its own, "per_head"; or one of each for all heads, "shared" (multi-query).
+    config.self_attention.key_value = "per_head"
+    # Window: frames, height, width; odd. (): all positions.
+    config.self_attention.kernel_size = (5, 7, 7)
+    # Embedding of positions: "none", "relative" (offset of key from query) or "absolute".
+    config.self_attention.position = "relative"
+    config.involution = ConfigDict()
+    config.involution.kernel_size = (5, 7, 7)
+    # Channels that share a kernel.
+    config.involution.group_channels = 16
+    # Kernels are made from channels / reduction.
+    config.involution.reduction = 4
+    config.lambda_layer = ConfigDict()
+    # Queries that share one key and one value; a value has channels / num_queries channels.
+    config.lambda_layer.num_queries = 8
+    # Channels of a query and of the key.
+    config.lambda_layer.key_channels = 16
+    # Window of the part that knows positions.
+    config.lambda_layer.kernel_size = (5, 7, 7)
     # Dropout before the classifier.
     config.dropout = 0.5
     # Share of clips that skip the last block in training; earlier blocks proportionally less.
