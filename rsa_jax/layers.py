@@ -14,10 +14,7 @@ from rsa_jax.compiler import not_before
 
 
 class SpatialConv(nnx.Module):
-    """1 x k x k convolution of each frame, padded by k // 2 on both sides as PyTorch does, without bias.
-
-    A 1 x 1 kernel is a matrix product: its gradient is several times faster than that of a convolution.
-    """
+    """1 x k x k convolution of each frame, padded by k // 2 on both sides as PyTorch does, without bias."""
 
     def __init__(
         self,
@@ -36,18 +33,32 @@ class SpatialConv(nnx.Module):
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T h w D"]:
         """Convolves; h = ceil(H / stride), likewise w."""
         x, kernel = nnx.nn.dtypes.promote_dtype((x, self.kernel[...]), dtype=self.dtype)
-        size = kernel.shape[0]
-        if size == 1:
-            x = x[:, :, :: self.stride, :: self.stride]
-            # Positions in one axis: XLA contracts it as it is for the gradient, and would copy several ones.
-            return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
-        y = convolve(x.reshape(-1, *x.shape[2:]), kernel, self.stride)
-        return y.reshape(*x.shape[:2], *y.shape[1:])
+        return convolve_frames(x, kernel, self.stride)
 
     def multiply_adds(self, shape: tuple[int, ...]) -> int:
         """Of a map of that shape, `B T H W C`."""
         batch, frames, height, width, _ = shape
         return batch * frames * -(-height // self.stride) * -(-width // self.stride) * self.kernel.size
+
+
+def convolve_frames(
+    x: Float[Array, "B T H W C"], kernel: Float[Array, "k k C D"], stride: int = 1
+) -> Float[Array, "B T h w D"]:
+    """Convolution of each frame, padded by k // 2 on both sides.
+
+    A 1 x 1 kernel is a matrix product: its gradient is several times faster than that of a convolution.
+    """
+    if kernel.shape[0] == 1:
+        x = x[:, :, ::stride, ::stride]
+        # Positions in one axis: XLA contracts it as it is for the gradient, and would copy several ones.
+        return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
+    y = convolve(x.reshape(-1, *x.shape[2:]), kernel, stride)
+    return y.reshape(*x.shape[:2], *y.shape[1:])
+
+
+def at_positions(layer: nnx.Linear, x: Float[Array, "*N C"]) -> Float[Array, "*N D"]:
+    """The layer at every position, with all of them in one axis: see `convolve_frames`."""
+    return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
 
 
 def _convolve(x: Float[Array, "N H W C"], kernel: Float[Array, "k k C D"], stride: int) -> Float[Array, "N h w D"]:

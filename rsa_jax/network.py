@@ -1,6 +1,6 @@
 """TSN-ResNet for video, with a transform in any of its blocks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,14 +11,11 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from rsa_jax.layers import BatchNorm, SpatialConv, StochasticDepth, average_pool, max_pool
-from rsa_jax.transforms import RSA
+from rsa_jax.transforms.factory import TransformFactory, transform_factory
 
 STAGE_SIZES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 # Channels that leave a bottleneck, in proportion to its width.
 EXPANSION = 4
-
-# Makes the layer between a block's input and output of that many channels, of stride 1.
-TransformFactory = Callable[[int], nnx.Module]
 
 
 class Block(nnx.Module):
@@ -151,13 +148,6 @@ def create_model(config: ConfigDict, *, rngs: nnx.Rngs) -> TSNResNet:
     return TSNResNet(config, rngs=rngs)
 
 
-def transform_factory(config: ConfigDict, rngs: nnx.Rngs) -> TransformFactory | None:
-    """Makes the layer `config.transform` for a number of channels; None for the block's own convolution."""
-    if config.transform == "conv2d":
-        return None
-    return lambda channels: RSA(channels, **config.rsa, dtype=jnp.dtype(config.dtype), rngs=rngs)
-
-
 def survival_rates(blocks: int, stochastic_depth: float) -> list[float]:
     """Of each block: from 1 at the first one linearly to 1 - stochastic_depth at the last."""
     return [1.0 - stochastic_depth * index / max(blocks - 1, 1) for index in range(blocks)]
@@ -171,8 +161,6 @@ def count_parameters(model: nnx.Module) -> int:
 def _check(config: ConfigDict) -> None:
     if config.depth not in STAGE_SIZES:
         raise ValueError(f"model.depth: expected one of {sorted(STAGE_SIZES)}, got {config.depth}")
-    if config.transform not in ("rsa", "conv2d"):
-        raise ValueError(f"model.transform: expected 'rsa' or 'conv2d', got {config.transform!r}")
     if config.dtype not in ("float32", "float64", "bfloat16"):
         raise ValueError(f"model.dtype: expected 'float32', 'bfloat16' or 'float64', got {config.dtype!r}")
     if config.dtype == "float64" and not jax.config.read("jax_enable_x64"):

@@ -180,8 +180,13 @@ def _seconds(program: Callable, *args: Any) -> float:
 
 def _layers(model: TSNResNet) -> Iterator[tuple[tuple[Any, ...], nnx.Module]]:
     """The layers that have parameters; a transform with all that is in it is one."""
-    for path, layer in nnx.iter_modules(model):
-        if hasattr(layer, "multiply_adds") or isinstance(layer, BatchNorm) or path == ("fc",):
+    layers = {
+        path: layer
+        for path, layer in nnx.iter_modules(model)
+        if hasattr(layer, "multiply_adds") or isinstance(layer, BatchNorm) or path == ("fc",)
+    }
+    for path, layer in layers.items():
+        if not any(path[:length] in layers for length in range(len(path))):
             yield path, layer
 
 
@@ -223,13 +228,13 @@ def _clip(config: ConfigDict) -> jax.ShapeDtypeStruct:
 
 def _table(costs: Sequence[LayerCost], times: Sequence[Seconds]) -> Iterator[str]:
     """Lines: a header, one for each layer, BatchNorms together, and the sum. Without times, no columns for them."""
-    header = f"{'layer':<24}{'':<13}{'output T H W C':<18}{'parameters':>12}{'M mult-adds':>13}{'output MiB':>12}"
+    header = f"{'layer':<24}{'':<15}{'output T H W C':<18}{'parameters':>12}{'M mult-adds':>13}{'output MiB':>12}"
     yield header + (f"{'ms':>10}{'+ grad ms':>11}" if times else "")
     norms = [index for index, cost in enumerate(costs) if cost.kind == "BatchNorm"]
     for index, cost in enumerate(costs):
         if index not in norms:
             shape = " ".join(map(str, cost.output.shape[1:]))
-            yield _line(f"{cost.name:<24}{cost.kind:<13}{shape:<18}", [cost], times[index : index + 1])
+            yield _line(f"{cost.name:<24}{cost.kind:<15}{shape:<18}", [cost], times[index : index + 1])
     yield _line(f"BatchNorm, {len(norms)} layers", [costs[i] for i in norms], [times[i] for i in norms if times])
     yield _line("total", costs, times)
 
@@ -238,7 +243,7 @@ def _line(name: str, costs: Sequence[LayerCost], times: Sequence[Seconds]) -> st
     parameters, multiply_adds = (sum(getattr(c, field) for c in costs) for field in ("parameters", "multiply_adds"))
     memory = sum(cost.output_bytes for cost in costs) / MIB
     columns = [1e3 * sum(column) for column in zip(*times, strict=True)]
-    line = f"{name:<55}{parameters:>12,}{multiply_adds / 1e6:>13,.1f}{memory:>12.2f}"
+    line = f"{name:<57}{parameters:>12,}{multiply_adds / 1e6:>13,.1f}{memory:>12.2f}"
     return line + "".join(f"{column:>{width}.2f}" for column, width in zip(columns, (10, 11), strict=False))
 
 

@@ -1,7 +1,8 @@
 """The equations of the paper, arXiv 2111.01673, at one position or many.
 
 Letters: `N` any leading dimensions (batch, frames, height, width), M positions of the window, C channels of a
-query, D latent dimension, L queries. H = H1 H2ᵀ and P = H2 P1ᵀ are decomposed.
+query, D latent dimension, L queries, G groups of channels in a relation. H = H1 H2ᵀ and P = H2 P1ᵀ are decomposed;
+without `H2` they are not.
 """
 
 import functools
@@ -21,48 +22,69 @@ class RSAWeights(NamedTuple):
     | "R" | yes | | | "R" | yes | |
     | "V+R" | yes | yes | | "V+R" | yes | yes |
 
-    A kernel "V" alone has P [M, C] undecomposed, in the place of `H2`. `identity` is the I of Eq. 12, which the
-    published layer learns.
+    A kernel "V" alone has P [M, C] undecomposed, in the place of `H2`. The others without `H2` have D = M, and are
+    not decomposed: `H1` is H [M G, M] and `P1` is Pᵀ [C, M]. `identity` is the I of Eq. 12, which the published
+    layer learns.
     """
 
-    H2: Float[Array, "M D"]
-    H1: Float[Array, "M C D"] | None = None
+    H2: Float[Array, "M D"] | None
+    H1: Float[Array, "M G D"] | None = None
     P1: Float[Array, "C D"] | None = None
     G: Float[Array, "M C"] | None = None
     identity: Float[Array, "C C"] | None = None
 
 
 def basic_kernel(
-    query: Float[Array, "*N L C"], P1: Float[Array, "C D"], H2: Float[Array, "M D"]
+    query: Float[Array, "*N L C"], P1: Float[Array, "C D"], H2: Float[Array, "M D"] | None
 ) -> Float[Array, "*N L M"]:
     """Basic kernel κ^V = P x^Q, with P = H2 P1ᵀ."""
-    return jnp.einsum("...lc,cd,md->...lm", query, P1, H2)
+    return over_window(query @ P1, H2)
 
 
-def relational_kernel_hadamard(
+def relation(query: Float[Array, "*N L C"], key: Float[Array, "*N M C"], groups: int) -> Float[Array, "*N L M G"]:
+    """Products of query and key, summed over each of G groups of neighbouring channels.
+
+    G = 1 is the dot product X^K x^Q, G = C the Hadamard product 1(x^Q)ᵀ ⊙ X^K.
+    """
+    query, key = (x.reshape(*x.shape[:-1], groups, -1) for x in (query, key))
+    # Not a broadcast product: with one query its gradient crashes XLA on the CPU (jaxlib 0.10.2).
+    return jnp.einsum("...lgc,...mgc->...lmg", query, key)
+
+
+def relational_kernel_explicit(
     query: Float[Array, "*N L C"],
     key: Float[Array, "*N M C"],
-    H1: Float[Array, "M C D"],
-    H2: Float[Array, "M D"],
+    H1: Float[Array, "M G D"],
+    H2: Float[Array, "M D"] | None,
 ) -> Float[Array, "*N L M"]:
-    """κ^R = Hᵀ vec(1(x^Q)ᵀ ⊙ X^K) as Eq. 9 writes it: the product of M C entries is formed for each query."""
-    # Not a broadcast product: with one query its gradient crashes XLA on the CPU (jaxlib 0.10.2).
-    relation = jnp.einsum("...lc,...mc->...lmc", query, key)
-    return jnp.einsum("...lmc,mcd->...ld", relation, H1) @ H2.T
+    """κ^R = Hᵀ vec(relation) as Eq. 9 writes it: the relation of M G entries is formed for each query."""
+    latent = jnp.einsum("...lmg,mgd->...ld", relation(query, key, H1.shape[1]), H1)
+    return over_window(latent, H2)
 
 
 def relational_kernel(
     query: Float[Array, "*N L C"],
     key: Float[Array, "*N M C"],
-    H1: Float[Array, "M C D"],
-    H2: Float[Array, "M D"],
+    H1: Float[Array, "M G D"],
+    H2: Float[Array, "M D"] | None,
 ) -> Float[Array, "*N L M"]:
     """The same kernel with the order switched (Eq. 10): the window meets H1 once for all queries."""
-    return latent_kernel(query, jnp.einsum("...mc,mcd->...cd", key, H1)) @ H2.T
+    code = jnp.einsum("...mc,mcd->...cd", key, per_channel(H1, key.shape[-1]))
+    return over_window(latent_kernel(query, code), H2)
+
+
+def per_channel(H1: Float[Array, "M G D"], channels: int) -> Float[Array, "M C D"]:
+    """Every channel with the weights of its group: in the switched order, all that G changes."""
+    return jnp.repeat(H1, channels // H1.shape[1], axis=1)
+
+
+def over_window(latent: Float[Array, "*N L D"], H2: Float[Array, "M D"] | None) -> Float[Array, "*N L M"]:
+    """Kernels over the window, of their latent form. Without H2 that is it."""
+    return latent if H2 is None else latent @ H2.T
 
 
 def latent_kernel(query: Float[Array, "*N L C"], code: Float[Array, "*N C D"]) -> Float[Array, "*N L D"]:
-    """Kernels before H2 spreads them over the window: (P1 + A)ᵀ x^Q of Eq. 12."""
+    """Kernels in latent form, before H2 spreads them over the window: (P1 + A)ᵀ x^Q of Eq. 12."""
     return jnp.einsum("...lc,...cd->...ld", query, code)
 
 
@@ -80,9 +102,9 @@ def rsa_explicit(
     """y = (κ^V + κ^R)ᵀ (X^V + X^R) (Eq. 11), every kernel and context in full."""
     H2, H1, P1, G, identity = weights
     if H1 is None:
-        kernel = query @ H2.T
+        kernel = over_window(query, H2)
     else:
-        kernel = relational_kernel_hadamard(query, key, H1, H2)
+        kernel = relational_kernel_explicit(query, key, H1, H2)
         if P1 is not None:
             kernel += basic_kernel(query, P1, H2)
     context = value
@@ -104,8 +126,8 @@ def rsa_factored(
 
     Args:
         query: x^Q of every query.
-        key_code: A = Σ_m X^K[m, c] H1[m, c, d], where the kernel has a relational part.
-        value_code: (H2ᵀ X^V)ᵀ.
+        key_code: A = Σ_m X^K[m, c] H1[m, g, d] with the group g of c, where the kernel has a relational part.
+        value_code: (H2ᵀ X^V)ᵀ; without H2, (X^V)ᵀ.
         value_context: (X^V)ᵀ G, where the context has a relational part.
         weights: `P1` and `identity` are used.
 
@@ -114,11 +136,11 @@ def rsa_factored(
     """
     y = query
     if key_code is not None:
-        y = _product(y, key_code if weights.P1 is None else _offset(key_code, weights.P1))
-    y = _product(y, jnp.swapaxes(value_code, -1, -2))
+        y = products(y, key_code if weights.P1 is None else _offset(key_code, weights.P1))
+    y = products(y, jnp.swapaxes(value_code, -1, -2))
     if value_context is None:
         return y
-    return _product(y, value_context if weights.identity is None else _offset(value_context, weights.identity))
+    return products(y, value_context if weights.identity is None else _offset(value_context, weights.identity))
 
 
 def _offset(matrix: Float[Array, "*N C D"], offset: Float[Array, "C D"]) -> Float[Array, "*N C D"]:
@@ -128,11 +150,12 @@ def _offset(matrix: Float[Array, "*N C D"], offset: Float[Array, "C D"]) -> Floa
 
 
 @jax.custom_vjp
-def _product(rows: Float[Array, "*N L C"], matrix: Float[Array, "*N C D"]) -> Float[Array, "*N L D"]:
+def products(rows: Float[Array, "*N L C"], matrix: Float[Array, "*N C D"]) -> Float[Array, "*N L D"]:
+    """A product of small matrices at each position. Differentiable in reverse mode alone."""
     return rows @ matrix
 
 
-def _product_backward(residuals: tuple[Array, Array], grad: Float[Array, "*N L D"]) -> tuple[Array, Array]:
+def _products_backward(residuals: tuple[Array, Array], grad: Float[Array, "*N L D"]) -> tuple[Array, Array]:
     """The matrix's gradient is written out as a sum over the L rows.
 
     As a batch of N small products it takes XLA some thirty times as long on a CPU.
@@ -146,4 +169,4 @@ def _product_backward(residuals: tuple[Array, Array], grad: Float[Array, "*N L D
     return jnp.einsum("...ld,...cd->...lc", grad, matrix), outer.astype(matrix.dtype)
 
 
-_product.defvjp(lambda rows, matrix: (_product(rows, matrix), (rows, matrix)), _product_backward)
+products.defvjp(lambda rows, matrix: (products(rows, matrix), (rows, matrix)), _products_backward)

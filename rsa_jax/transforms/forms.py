@@ -6,7 +6,7 @@ from functools import partial
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rsa_jax.transforms.equations import RSAWeights, rsa_explicit, rsa_factored
+from rsa_jax.transforms.equations import RSAWeights, per_channel, rsa_explicit, rsa_factored
 from rsa_jax.transforms.windows import KernelSize, correlate_banded, correlate_conv, windows
 
 Form = Callable[..., Float[Array, "B T H W L C"]]
@@ -32,12 +32,23 @@ def factored(
     *,
     correlate: Callable[..., Float[Array, "B T H W C E"]],
 ) -> Float[Array, "B T H W L C"]:
-    """Eq. 12, the sums over windows by `correlate`; H2 and G meet the value in one of them."""
-    latent_dim = weights.H2.shape[1]
-    key_code = None if weights.H1 is None else correlate(key, weights.H1, kernel_size)
-    per_value = weights.H2 if weights.G is None else jnp.concatenate([weights.H2, weights.G], axis=1)
+    """Eq. 12, the sums over windows by `correlate`; H2 and G meet the value in one of them.
+
+    Without H2 the value's windows are written out, M C numbers at each position.
+    """
+    H2, H1, _, G, _ = weights
+    key_code = None
+    if H1 is not None:
+        # Weights that all channels share, `correlate` takes as one.
+        key_code = correlate(key, H1 if H1.shape[1] == 1 else per_channel(H1, key.shape[-1]), kernel_size)
+    if H2 is None:
+        value_code = jnp.swapaxes(windows(value, kernel_size), -1, -2)
+        value_context = None if G is None else correlate(value, G[:, None], kernel_size)
+        return rsa_factored(query, key_code, value_code, value_context, weights)
+    latent_dim = H2.shape[1]
+    per_value = H2 if G is None else jnp.concatenate([H2, G], axis=1)
     value_sums = correlate(value, per_value[:, None], kernel_size)
-    value_context = None if weights.G is None else value_sums[..., latent_dim:]
+    value_context = None if G is None else value_sums[..., latent_dim:]
     return rsa_factored(query, key_code, value_sums[..., :latent_dim], value_context, weights)
 
 

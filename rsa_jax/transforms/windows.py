@@ -5,17 +5,23 @@ Its positions are counted row by row: frame, height, width. All maps are channel
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from rsa_jax.compiler import not_before
 
 KernelSize = tuple[int, int, int]
+
+
+def check_kernel_size(kernel_size: Sequence[int], lengths: Sequence[int] = (3,)) -> None:
+    """Raises a ValueError unless these are odd numbers, as many as one of `lengths` says."""
+    if len(kernel_size) not in lengths or any(size < 1 or size % 2 == 0 for size in kernel_size):
+        raise ValueError(f"kernel_size: expected three odd numbers (frames, height, width), got {tuple(kernel_size)}")
 
 
 def windows(x: Float[Array, "B T H W C"], kernel_size: KernelSize) -> Float[Array, "B T H W M C"]:
@@ -28,6 +34,56 @@ def windows(x: Float[Array, "B T H W C"], kernel_size: KernelSize) -> Float[Arra
         slices = [lax.slice_in_dim(x, i, i + length, axis=axis) for i in range(size)]
         x = jnp.stack(slices, axis=4)
     return x.reshape(shape)
+
+
+def map_window(
+    step: Callable[..., Array], maps: tuple[Array, ...], kernel_size: KernelSize, *each: Array
+) -> Float[Array, "M *N"]:
+    """`step(*moved maps, *entries of each)` for every position of the window, one after the other.
+
+    Where `windows` needs M times the memory of the maps, this needs that of its results.
+
+    Args:
+        step: of the maps, `B T H W ...`, moved so that the position comes to lie on the window's centre, zero where
+            that is outside of the map; and of the position's entry in each of `each`.
+        maps: to move.
+        kernel_size: of the window.
+        each: arrays with M entries.
+    """
+    steps = _moved(maps, kernel_size)
+    return lax.map(jax.checkpoint(lambda inputs: step(*steps(inputs[0]), *inputs[1:])), (_starts(kernel_size), *each))
+
+
+def sum_window(
+    step: Callable[..., Array], maps: tuple[Array, ...], kernel_size: KernelSize, *each: Array
+) -> Float[Array, "*N"]:
+    """The sum of what `map_window` gives, in the memory of a single result; in float32 or better."""
+    steps = _moved(maps, kernel_size)
+
+    @jax.checkpoint
+    def add(total: Array, inputs: tuple[Array, ...]) -> tuple[Array, None]:
+        return total + step(*steps(inputs[0]), *inputs[1:]), None
+
+    result = jax.eval_shape(step, *maps, *(x[0] for x in each))
+    total = jnp.zeros(result.shape, jnp.promote_types(result.dtype, jnp.float32))
+    return lax.scan(add, total, (_starts(kernel_size), *each))[0].astype(result.dtype)
+
+
+def _starts(kernel_size: KernelSize) -> Int[Array, "M 3"]:
+    """Where the map has to be cut out of the padded one for each position of the window."""
+    return jnp.indices(kernel_size).reshape(3, -1).T
+
+
+def _moved(maps: tuple[Array, ...], kernel_size: KernelSize) -> Callable[[Int[Array, " 3"]], list[Array]]:
+    around = [(size // 2, size // 2) for size in kernel_size]
+    padded = [jnp.pad(x, [(0, 0), *around, *[(0, 0)] * (x.ndim - 4)]) for x in maps]
+
+    def cut(start: Int[Array, " 3"]) -> list[Array]:
+        return [
+            lax.dynamic_slice(y, (0, *start, *[0] * (x.ndim - 4)), x.shape) for x, y in zip(maps, padded, strict=True)
+        ]
+
+    return cut
 
 
 def correlate_conv(

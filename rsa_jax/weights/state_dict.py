@@ -32,7 +32,8 @@ def load_torch(model: nnx.Module, state_dict: Mapping[str, Any], *, classifier: 
     """Loads a state dict into a network or a single RSA layer, in place.
 
     From the published code, every weight is loaded. From a ResNet of torchvision, all are but the classifier and
-    the blocks that hold a transform, which keep their initial weights (supplement, implementation details).
+    the blocks that hold a transform, which keep their initial weights (supplement, implementation details); a
+    temporal shift leaves the block its own convolution, which is loaded.
 
     Args:
         model: a network of `create_model` or an `RSA`.
@@ -41,9 +42,12 @@ def load_torch(model: nnx.Module, state_dict: Mapping[str, Any], *, classifier: 
 
     Raises:
         ValueError: names are missing, unknown or double, shapes differ, or values are no real numbers. All are
-            listed; nothing is loaded.
+            listed; nothing is loaded. Or the model holds a transform that the published code does not have; such a
+            network takes weights of torchvision alone.
     """
     arrays = without_counters(as_arrays(state_dict))
+    if not (is_torchvision(arrays) and isinstance(model, TSNResNet)):
+        check_published(model)
     entries = list(torch_entries(model))
     if not classifier:
         entries = [entry for entry in entries if not entry.name.startswith("new_fc.")]
@@ -63,7 +67,11 @@ def to_torch(model: nnx.Module) -> StateDict:
 
     `load_torch` of it gives the same model bit for bit, and the other way round; only PyTorch's unused counts of
     batches (`num_batches_tracked`) come out as 0.
+
+    Raises:
+        ValueError: the model holds a transform that the published code does not have.
     """
+    check_published(model)
     state_dict: StateDict = {}
     for entry in torch_entries(model):
         array = np.asarray(entry.variable[...]).reshape([entry.view[axis] for axis in entry.order])
@@ -71,6 +79,40 @@ def to_torch(model: nnx.Module) -> StateDict:
         if entry.name.endswith("running_var"):
             state_dict[entry.name.removesuffix("running_var") + COUNTER] = np.zeros((), np.int64)
     return state_dict
+
+
+def check_published(model: nnx.Module) -> None:
+    """Checks that the published code has every transform of the model.
+
+    Raises:
+        ValueError: it does not have all; they are listed with what is different in them.
+    """
+    layers = {"layer": model}
+    if isinstance(model, TSNResNet):
+        layers = {
+            f"stage {stage}, block {index}": block.conv2
+            for stage, blocks in enumerate(model.stages)
+            for index, block in enumerate(blocks)
+        }
+    problems = [f"  {place}: {problem}" for place, layer in layers.items() if (problem := _unpublished(layer))]
+    if problems:
+        raise ValueError("the published code, whose names these weights have, knows no\n" + "\n".join(problems))
+
+
+def _unpublished(layer: Any) -> str:
+    """What the published code does not know of a transform; empty if it knows it."""
+    if type(layer) is SpatialConv:
+        return ""
+    if not isinstance(layer, RSA):
+        return type(layer).__name__
+    settings = []
+    if layer.normalization != "l2":
+        settings.append(f"normalization {layer.normalization!r}")
+    if not layer.decomposed:
+        settings.append("kernel that is not decomposed")
+    if layer.H1 is not None and layer.relation_groups != layer.projection.in_features // layer.num_queries:
+        settings.append(f"relation in {layer.relation_groups} groups of channels")
+    return f"RSA with {' and '.join(settings)}" if settings else ""
 
 
 def as_arrays(state_dict: Mapping[str, Any]) -> StateDict:
