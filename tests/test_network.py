@@ -213,7 +213,6 @@ def test_survival_falls_linearly_to_the_last_block():
     ("fields", "message"),
     [
         ({"depth": 20}, "model.depth: expected one of"),
-        ({"transform": "rsx"}, "model.transform: expected"),
         ({"num_classes": 0}, "model.num_classes: expected"),
         ({"dtype": "int8"}, "model.dtype: expected"),
         ({"positions": ((0,),)}, "model.positions: expected a tuple for each of 2 stages"),

@@ -77,7 +77,7 @@ class RSA(nnx.Module):
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        check_kernel_size(kernel_size, lengths=tuple(INPUTS))
+        check_kernel_size(kernel_size, others=True)
         _check_numbers(channels, num_queries, latent_dim, relation_groups)
         _check_parts(kernel, context, normalization)
         width, positions = channels // num_queries, math.prod(kernel_size)

@@ -18,10 +18,14 @@ from rsa_jax.compiler import not_before
 KernelSize = tuple[int, int, int]
 
 
-def check_kernel_size(kernel_size: Sequence[int], lengths: Sequence[int] = (3,)) -> None:
-    """Raises a ValueError unless these are odd numbers, as many as one of `lengths` says."""
-    if len(kernel_size) not in lengths or any(size < 1 or size % 2 == 0 for size in kernel_size):
-        raise ValueError(f"kernel_size: expected three odd numbers (frames, height, width), got {tuple(kernel_size)}")
+def check_kernel_size(kernel_size: Sequence[int], *, others: bool = False) -> None:
+    """Raises a ValueError unless these are three odd numbers; `others`: or two of an image, or one of a sequence."""
+    if len(kernel_size) not in ((1, 2, 3) if others else (3,)) or any(
+        size < 1 or size % 2 == 0 for size in kernel_size
+    ):
+        expected = "three odd numbers (frames, height, width)"
+        expected += ", two for images (height, width) or one for sequences" if others else ""
+        raise ValueError(f"kernel_size: expected {expected}, got {tuple(kernel_size)}")
 
 
 def windows(x: Float[Array, "B T H W C"], kernel_size: KernelSize) -> Float[Array, "B T H W M C"]:

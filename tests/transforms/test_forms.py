@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from rsa_jax.transforms import RSA
-from rsa_jax.transforms.equations import relational_kernel, relational_kernel_hadamard
+from rsa_jax.transforms.equations import relational_kernel, relational_kernel_explicit
 from rsa_jax.transforms.forms import FORMS
 from rsa_jax.transforms.windows import choose_blocks, correlate_banded, correlate_conv, windows
 
@@ -54,6 +54,9 @@ AWKWARD = {
     "wide row in several blocks": ((1, 1, 2, 19, 4), {"kernel_size": (1, 3, 5)}),
     "several blocks in time and width": ((1, 19, 1, 21, 4), {"kernel_size": (3, 1, 5)}),
     "window of one": ((1, 2, 3, 4, 8), {"kernel_size": (1, 1, 1)}),
+    "dot product": ((1, 2, 3, 4, 8), {"relation_groups": 1}),
+    "groups": ((1, 2, 3, 4, 8), {"relation_groups": 2}),
+    "not decomposed": ((1, 2, 3, 2, 8), {"kernel_size": (3, 3, 1), "decomposed": False}),
     "not normalised": ((1, 2, 3, 4, 8), {"kernel_size": (3, 3, 3), "normalization": "none"}),
 }
 
@@ -127,12 +130,13 @@ def test_windows_are_zero_outside_of_the_map():
     np.testing.assert_array_equal(window, expected)
 
 
-def test_switched_order_is_the_same_kernel():
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_switched_order_is_the_same_kernel(groups):
     """Eq. 10 against Eq. 9."""
     rng = np.random.default_rng(0)
     query, key = rng.standard_normal((2, 4, 6)), rng.standard_normal((2, 9, 6))
-    h1, h2 = rng.standard_normal((9, 6, 5)), rng.standard_normal((9, 5))
-    expected = relational_kernel_hadamard(query, key, h1, h2)
+    h1, h2 = rng.standard_normal((9, groups, 5)), rng.standard_normal((9, 5))
+    expected = relational_kernel_explicit(query, key, h1, h2)
     np.testing.assert_allclose(relational_kernel(query, key, h1, h2), expected, rtol=1e-4, atol=1e-4)
 
 

@@ -1,5 +1,7 @@
 """Properties of the layer, and what it says of bad arguments."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,22 +60,45 @@ def test_l2_normalize():
     np.testing.assert_allclose(l2_normalize(x), expected, rtol=1e-6)
 
 
+def test_images_are_clips_of_one_frame_and_sequences_clips_of_one_pixel():
+    x = clips(1, 4, 5, 3, 16)
+    image, image_clip, sequence, sequence_clip = (
+        make_layer(kernel_size=size, kernel="R", context="V") for size in ((3, 5), (1, 3, 5), (3,), (3, 1, 1))
+    )
+    np.testing.assert_array_equal(jax.jit(image)(x[:, 0]), jax.jit(image_clip)(x[:, :1])[:, 0])
+    pixel = jax.jit(sequence_clip)(x[:, :, :1, :1])
+    np.testing.assert_array_equal(jax.jit(sequence)(x[:, :, 0, 0]), pixel[:, :, 0, 0])
+    assert sequence.multiply_adds((1, 4, 16)) == sequence_clip.multiply_adds((1, 4, 1, 1, 16))
+    with pytest.raises(ValueError, match=r"expected an input B H W C for such a window, got shape \(1, 4, 5, 3, 16\)"):
+        image(x)
+
+
+def test_groups_do_not_change_the_cost():
+    """Once the order of Eq. 10 is switched (project page)."""
+    costs = {make_layer(relation_groups=groups).multiply_adds((1, 2, 3, 4, 16)) for groups in (1, 2, 4, None)}
+    assert len(costs) == 1
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"num_queries": 3}, "num_queries: expected a divisor of the 16 channels, got 3"),
         ({"kernel_size": (3, 4, 3)}, "kernel_size: expected three odd numbers"),
-        ({"kernel_size": (3, 3)}, "kernel_size: expected three odd numbers"),
+        ({"kernel_size": (3, 3, 3, 3)}, "kernel_size: expected three odd numbers (frames, height, width), two for im"),
+        ({"kernel_size": ()}, "kernel_size: expected three odd numbers"),
         ({"latent_dim": 0}, "latent_dim: expected a positive number"),
         ({"kernel": "R+V"}, "kernel: expected one of"),
         ({"context": "H"}, "context: expected one of"),
         ({"kernel": "V", "latent_dim": 2}, "latent_dim: kernel 'V'"),
-        ({"normalization": "batch"}, "normalization: expected one of"),
+        ({"kernel": "V", "relation_groups": 1}, "relation_groups: kernel 'V' has no relation"),
+        ({"relation_groups": 3}, "relation_groups: expected a divisor of the 4 channels of a query, or None, got 3"),
+        ({"decomposed": False, "latent_dim": 2}, "latent_dim: without a decomposition"),
+        ({"normalization": "layer"}, "normalization: expected one of"),
         ({"form": "fast"}, "form: expected one of"),
     ],
 )
 def test_bad_arguments_are_named(settings, message):
-    with pytest.raises(ValueError, match=message.replace("(", r"\(").replace("+", r"\+")):
+    with pytest.raises(ValueError, match=re.escape(message)):
         make_layer(**settings)
 
 
