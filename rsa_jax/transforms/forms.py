@@ -39,8 +39,9 @@ def factored(
     H2, H1, _, G, _ = weights
     key_code = None
     if H1 is not None:
-        # Weights that all channels share, `correlate` takes as one.
-        key_code = correlate(key, H1 if H1.shape[1] == 1 else per_channel(H1, key.shape[-1]), kernel_size)
+        # `correlate` takes weights of each channel, or such as all share.
+        shared = 1 < H1.shape[1] < key.shape[-1]
+        key_code = correlate(key, per_channel(H1, key.shape[-1]) if shared else H1, kernel_size)
     if H2 is None:
         value_code = jnp.swapaxes(windows(value, kernel_size), -1, -2)
         value_context = None if G is None else correlate(value, G[:, None], kernel_size)

@@ -110,23 +110,23 @@ class SelfAttention(nnx.Module):
 
     def project(
         self, x: Float[Array, "B T H W C"]
-    ) -> tuple[Float[Array, "B T H W K Q c"], Float[Array, "B T H W K c"], Float[Array, "B T H W K c"]]:
-        """Queries, divided by √c, in K groups of Q that share a key; keys and values."""
+    ) -> tuple[Float[Array, "B T H W L c"], Float[Array, "B T H W #L c"], Float[Array, "B T H W #L c"]]:
+        """Queries of L heads, divided by √c; keys and values of each head, or one for all."""
         channels, width = x.shape[-1], x.shape[-1] // self.num_heads
         query_key, value = jnp.split(at_positions(self.projection, x), [channels + self.keys * width], axis=-1)
         if self.position == "absolute":
             query_key += place_embedding(x.shape[1:4], self.embedding[...]).astype(query_key.dtype)
         query, key = query_key[..., :channels] * width**-0.5, query_key[..., channels:]
-        heads = (*x.shape[:-1], self.keys)
-        return query.reshape(*heads, -1, width), key.reshape(*heads, width), value.reshape(*heads, width)
+        heads = (*x.shape[:-1], -1, width)
+        return query.reshape(heads), key.reshape(heads), value.reshape(heads)
 
 
 def window_kernels(
-    query: Float[Array, "B T H W K Q c"],
-    key: Float[Array, "B T H W K c"],
-    offsets: Float[Array, "M K c"] | None,
+    query: Float[Array, "B T H W L c"],
+    key: Float[Array, "B T H W #L c"],
+    offsets: Float[Array, "M #L c"] | None,
     kernel_size: KernelSize,
-) -> Float[Array, "M B T H W K Q"]:
+) -> Float[Array, "M B T H W L"]:
     """κ[m, n] = softmax_m(q_nᵀ (k_(n+m) + r_m)) over the window's positions in the map; in float32 or better.
 
     Args:
@@ -137,10 +137,11 @@ def window_kernels(
     """
     wide = jnp.promote_types(query.dtype, jnp.float32)
 
-    def logits(key: Array, inside: Array, *offset: Array) -> Float[Array, "B T H W K Q"]:
+    def logits(key: Array, inside: Array, *offset: Array) -> Float[Array, "B T H W L"]:
         key = key + offset[0] if offset else key
-        product = jnp.einsum("...qc,...c->...q", query, key, preferred_element_type=wide)
-        return jnp.where(inside[..., None, None], product, -jnp.inf)
+        # Heads that share a key stay one axis: with two, of which one is 1, the gradient crashes XLA on the CPU
+        # (jaxlib 0.10.2).
+        return jnp.where(inside[..., None], jnp.sum(query * key, axis=-1, dtype=wide), -jnp.inf)
 
     inside = jnp.ones((1, *key.shape[1:4]), bool)
     each = () if offsets is None else (offsets,)
@@ -148,18 +149,18 @@ def window_kernels(
 
 
 def sum_values(
-    kernels: Float[Array, "M B T H W K Q"], value: Float[Array, "B T H W K c"], kernel_size: KernelSize
-) -> Float[Array, "B T H W K Q c"]:
-    """Σ_m κ[m, n] v[n + m] over a window, with Q kernels for each value."""
-    return sum_window(lambda v, kernel: kernel[..., None] * v[..., None, :], (value,), kernel_size, kernels)
+    kernels: Float[Array, "M B T H W L"], value: Float[Array, "B T H W #L c"], kernel_size: KernelSize
+) -> Float[Array, "B T H W L c"]:
+    """Σ_m κ[m, n] v[n + m] over a window."""
+    return sum_window(lambda value, kernel: kernel[..., None] * value, (value,), kernel_size, kernels)
 
 
 def attend(
-    query: Float[Array, "B T H W K Q c"],
-    key: Float[Array, "B T H W K c"],
-    value: Float[Array, "B T H W K c"],
-    embedding: Float[Array, "3 S K c"] | None,
-) -> Float[Array, "B T H W K Q c"]:
+    query: Float[Array, "B T H W L c"],
+    key: Float[Array, "B T H W #L c"],
+    value: Float[Array, "B T H W #L c"],
+    embedding: Float[Array, "3 S #L c"] | None,
+) -> Float[Array, "B T H W L c"]:
     """Σ_m softmax_m(q_nᵀ (k_m + R s(m - n))) v_m over all positions; softmax in float32 or better.
 
     Args:
@@ -169,8 +170,10 @@ def attend(
         embedding: R; None for 0.
     """
     wide = jnp.promote_types(query.dtype, jnp.float32)
-    batch, axes, heads = query.shape[0], query.shape[1:4], query.shape[4:6]
-    offsets = () if embedding is None else offset_logits(query, embedding)
+    of_position = (query,) if embedding is None else (query, *offset_logits(query, embedding))
+    # L heads as K keys with Q queries each, and positions first: the batch may be split over devices.
+    shape, keys = query.shape, key.shape[4]
+    grouped = (x.reshape(shape[0], -1, keys, shape[4] // keys, x.shape[-1]) for x in of_position)
 
     @jax.checkpoint
     def attend_one(inputs: tuple[Array, ...]) -> Float[Array, "B K Q c"]:
@@ -181,15 +184,14 @@ def attend(
         kernel = jax.nn.softmax(logits, axis=(3, 4, 5)).astype(value.dtype)
         return jnp.einsum("bkqthw,bthwkc->bkqc", kernel, value)
 
-    # Positions first: the batch may be split over devices.
-    inputs = [jnp.moveaxis(x.reshape(batch, -1, *x.shape[4:]), 1, 0) for x in (query, *offsets)]
-    y = jax.lax.map(attend_one, tuple(inputs), batch_size=max(1, CHUNK // math.prod((*axes, *heads))))
-    return jnp.moveaxis(y, 0, 1).reshape(query.shape)
+    inputs = tuple(jnp.moveaxis(x, 1, 0) for x in grouped)
+    y = jax.lax.map(attend_one, inputs, batch_size=max(1, CHUNK // math.prod(shape[1:5])))
+    return jnp.moveaxis(y, 0, 1).reshape(shape)
 
 
 def offset_logits(
-    query: Float[Array, "B T H W K Q c"], embedding: Float[Array, "3 S K c"]
-) -> tuple[Float[Array, "B T H W K Q length"], ...]:
+    query: Float[Array, "B T H W L c"], embedding: Float[Array, "3 S #L c"]
+) -> tuple[Float[Array, "B T H W L length"], ...]:
     """q_nᵀ R s(m - n) as a sum of three, which depend on the frame, the row and the column of m.
 
     By the sine and cosine of a difference, each is a product of m's sinusoids and of n's.
@@ -197,9 +199,10 @@ def offset_logits(
     logits = []
     for axis, weights in enumerate(embedding):
         places = sinusoids(query.shape[1 + axis])
-        others = [other for other in range(5) if other != axis]  # of T H W K Q
+        others = [other for other in range(4) if other != axis]  # of T H W L
         sine, cosine = jnp.split(jnp.expand_dims(places, others), 2, axis=-1)
-        by_sine, by_cosine = jnp.split(jnp.einsum("...kqc,skc->...kqs", query, weights), 2, axis=-1)
+        weights = jnp.broadcast_to(weights, (weights.shape[0], *query.shape[4:]))
+        by_sine, by_cosine = jnp.split(jnp.einsum("...lc,slc->...ls", query, weights), 2, axis=-1)
         turned = [by_sine * cosine + by_cosine * sine, by_cosine * cosine - by_sine * sine]
         logits.append(jnp.concatenate(turned, axis=-1) @ places.T)
     return tuple(logits)

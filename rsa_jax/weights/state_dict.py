@@ -109,10 +109,10 @@ def _unpublished(layer: Any) -> str:
     if layer.normalization != "l2":
         settings.append(f"normalization {layer.normalization!r}")
     if not layer.decomposed:
-        settings.append("kernel that is not decomposed")
+        settings.append("decomposed False")
     if layer.H1 is not None and layer.relation_groups != layer.projection.in_features // layer.num_queries:
-        settings.append(f"relation in {layer.relation_groups} groups of channels")
-    return f"RSA with {' and '.join(settings)}" if settings else ""
+        settings.append(f"relation_groups {layer.relation_groups}")
+    return f"RSA with {', '.join(settings)}" if settings else ""
 
 
 def as_arrays(state_dict: Mapping[str, Any]) -> StateDict:

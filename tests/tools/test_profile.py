@@ -7,12 +7,14 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from configs import common
 from rsa_jax.network import count_parameters
 from rsa_jax.tools.profile import profile, saved_bytes
 from rsa_jax.training.models import blank_model
+from rsa_jax.transforms.factory import TRANSFORMS
 
 ROOT = Path(__file__).parents[2]
 NONE, ONE, TWO, FOUR = ((),) * 4, ((), (), (1,), ()), ((), (), (1,), (1,)), ((), (), (1, 3, 5), (1,))
@@ -50,6 +52,94 @@ PAPER = [
     ({"model.rsa.kernel": "R", "model.rsa.context": "V"}, 32.81, 21.97),
     ({"model.rsa.kernel": "V+R", "model.rsa.context": "V"}, 32.81, 21.98),
     ({"model.rsa.kernel": "R", "model.rsa.context": "R"}, 35.89, 22.02),
+    ({"model.transform": "dynamic_conv"}, 29.97, 20.01),
+]
+
+# Channels, side of the map and number of the layers that hold a transform; each takes the place of a 1x3x3 convolution
+# of 9 C² weights.
+LAYERS = [(64, 56, 1), (128, 28, 2), (256, 14, 3), (512, 7, 1)]
+FRAMES, QUERIES, WINDOW = 8, 8, 245
+
+
+def rsa_cost(C, M, *, D=None, H1=None):
+    """Eq. 12 with decomposed H, in products at a position and in weights; H1 has M H1 D of them."""
+    c = C // QUERIES
+    D, H1 = D or c, H1 or c
+    projection, decomposed = C * (C + 2 * c), M != D
+    products = projection + c * (M * (D + D * decomposed + c) + 2 * QUERIES * D + c * D)
+    return products, projection + M * H1 * D + M * D * decomposed + c * D + M * c + c * c
+
+
+def attention_cost(C, seen, *, keys, embedding=0, embedding_products=0):
+    """Projection, products of query and key, sum of values."""
+    projection = C * (C + 2 * keys * C // QUERIES)
+    return projection + 2 * seen * C + embedding_products, projection + embedding
+
+
+def added(cost, products=0, weights=0):
+    return cost[0] + products, cost[1] + weights
+
+
+# Changes, and multiply-adds at a position and weights of a layer of C channels on a map of side S, by hand.
+COSTS = [
+    ({"model.transform": "conv3d"}, lambda C, S: (27 * C * C, 27 * C * C)),
+    # ⌊2.25 C⌋ channels in between, which have a BatchNorm.
+    (
+        {"model.transform": "conv2plus1d"},
+        lambda C, S: (12 * C * (9 * C // 4), 12 * C * (9 * C // 4) + 2 * (9 * C // 4)),
+    ),
+    ({"model.transform": "tsm"}, lambda C, S: (9 * C * C, 9 * C * C)),
+    ({"model.transform": "self_attention"}, lambda C, S: attention_cost(C, WINDOW, keys=8, embedding=WINDOW * C)),
+    (
+        {
+            "model.transform": "self_attention",
+            "model.self_attention.kernel_size": (3, 5, 5),
+            "model.self_attention.position": "none",
+            "model.self_attention.key_value": "shared",
+        },
+        lambda C, S: attention_cost(C, 75, keys=1),
+    ),
+    (
+        {
+            "model.transform": "self_attention",
+            "model.self_attention.kernel_size": (),
+            "model.self_attention.position": "absolute",
+        },
+        lambda C, S: attention_cost(C, FRAMES * S * S, keys=8, embedding=96 * C, embedding_products=96 * C),
+    ),
+    # 16 sinusoids along each of three axes: Rᵀ q, then a product for every frame, row and column.
+    (
+        {
+            "model.transform": "self_attention",
+            "model.self_attention.kernel_size": (),
+            "model.self_attention.key_value": "shared",
+        },
+        lambda C, S: attention_cost(
+            C, FRAMES * S * S, keys=1, embedding=6 * C, embedding_products=48 * C + 16 * 8 * (FRAMES + 2 * S)
+        ),
+    ),
+    (
+        {"model.transform": "involution"},
+        lambda C, S: (
+            C * C // 4 + C // 4 * WINDOW * C // 16 + WINDOW * C,
+            C * C // 4 + C // 2 + (C // 4 + 1) * WINDOW * C // 16,
+        ),
+    ),
+    (
+        {"model.transform": "lambda_layer"},
+        lambda C, S: (
+            C * (9 * 16 + C // 8) + (1 + WINDOW) * 16 * C // 8 + 16 * C,
+            C * (9 * 16 + C // 8) + WINDOW * 16 + 2 * (8 * 16 + C // 8),
+        ),
+    ),
+    ({}, lambda C, S: rsa_cost(C, WINDOW)),
+    ({"model.rsa.relation_groups": 1}, lambda C, S: (rsa_cost(C, WINDOW)[0], rsa_cost(C, WINDOW, H1=1)[1])),
+    ({"model.rsa.relation_groups": 4}, lambda C, S: (rsa_cost(C, WINDOW)[0], rsa_cost(C, WINDOW, H1=4)[1])),
+    ({"model.rsa.decomposed": False, "model.rsa.kernel_size": (3, 3, 3)}, lambda C, S: rsa_cost(C, 27, D=27)),
+    ({"model.rsa.normalization": "batch"}, lambda C, S: added(rsa_cost(C, WINDOW), weights=2 * (C + C // 4))),
+    ({"model.rsa.normalization": "lambda"}, lambda C, S: added(rsa_cost(C, WINDOW), weights=2 * (C + C // 8))),
+    ({"model.rsa.normalization": "none"}, lambda C, S: rsa_cost(C, WINDOW)),
+    ({"model.rsa.factorized": True}, lambda C, S: added(rsa_cost(C, 49), *rsa_cost(C, 5))),
 ]
 
 # Every recipe, with 10 classes where its data say how many.
@@ -88,6 +178,27 @@ def test_tables_of_the_paper(changes, multiply_adds, parameters):
     actual_multiply_adds, actual_parameters = totals(config)
     assert_printed(actual_multiply_adds, multiply_adds)
     assert_printed(actual_parameters, parameters)
+
+
+@pytest.mark.parametrize(("changes", "cost"), COSTS)
+def test_other_transforms_and_variants(changes, cost):
+    """To the last of them, as differences from the network without a transform."""
+    totals = []
+    for fields in (changes, {"model.transform": "conv2d"}):
+        config = common.get_config()
+        config.model.num_classes = 174
+        config.update_from_flattened_dict(fields)
+        costs = profile(config)
+        totals.append([sum(getattr(c, of) for c in costs) for of in ("multiply_adds", "parameters")])
+    each = [(number, FRAMES * side**2, np.subtract(cost(C, side), 9 * C * C)) for C, side, number in LAYERS]
+    expected = sum(number * positions * change[0] for number, positions, change in each)
+    assert totals[0][0] - totals[1][0] == expected
+    assert totals[0][1] - totals[1][1] == sum(number * change[1] for number, _, change in each)
+
+
+def test_every_transform_has_a_row():
+    rows = [changes.get("model.transform", "rsa") for changes, *_ in [*PAPER, *COSTS]]
+    assert set(rows) == set(TRANSFORMS)
 
 
 def test_every_recipe_has_a_row():

@@ -4,11 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+from rsa_jax.network import create_model
 from rsa_jax.training.metrics import NonFiniteLossError, PendingMetrics
 from rsa_jax.training.optimizer import make_optimizer, make_schedule
-from rsa_jax.training.state import TrainState, create_state, define_model
-from rsa_jax.training.step import cross_entropy, make_train_step
+from rsa_jax.training.state import TrainState, create_state, define_model, split_model
+from rsa_jax.training.step import cross_entropy, make_train_step, make_update
+from rsa_jax.transforms import factory
+from tests.tiny import FAST_COMPILATION
 
 
 def batch(size=8):
@@ -77,6 +81,41 @@ def test_a_step_is_compiled_once(step_config):
     after, _ = jax.eval_shape(step, state, batch())
     for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
         assert (old.shape, old.dtype, old.weak_type) == (new.shape, new.dtype, new.weak_type)
+
+
+TRANSFORMS = [{"transform": name} for name in factory.TRANSFORMS] + [
+    {"rsa.normalization": "batch", "rsa.relation_groups": 1},
+    {"rsa.decomposed": False, "rsa.factorized": True},
+    {"transform": "self_attention", "self_attention.kernel_size": ()},
+]
+
+
+@pytest.mark.parametrize("fields", TRANSFORMS, ids=lambda fields: " ".join(map(str, fields.values())))
+def test_every_transform_learns(step_config, fields):
+    """One step of a tiny network changes every parameter of the block's transform, and its statistics."""
+    config = step_config
+    config.model.update(dropout=0.0, stochastic_depth=0.0, zero_init=False)
+    config.model.self_attention.update(num_heads=2, kernel_size=(3, 3, 3))
+    config.model.involution.update(group_channels=4, kernel_size=(3, 3, 3))
+    config.model.lambda_layer.update(num_queries=2, kernel_size=(3, 3, 3))
+    config.model.update_from_flattened_dict(fields)
+    config.optimizer.weight_decay = 0.0
+    optimizer = make_optimizer(config.optimizer, lambda step: 0.1)
+    update = make_update(define_model(config.model), optimizer, config)
+    # Drawn by numpy: to compile so many random numbers takes longer than the step.
+    params, batch_stats = jax.eval_shape(lambda: split_model(create_model(config.model, rngs=nnx.Rngs(0))))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: 0.3 * rng.standard_normal(leaf.shape, np.float32), params)
+    batch_stats = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), batch_stats)
+    before = TrainState(np.int32(0), params, batch_stats, optimizer.init(params))
+    clips = rng.standard_normal((4, 3, 16, 12, 3), np.float32)
+    after, metrics = jax.jit(update, compiler_options=FAST_COMPILATION)(before, clips, np.arange(4))
+    assert np.isfinite(metrics["loss"])
+    for name in ("params", "batch_stats"):
+        old, new = (getattr(state, name)["stages"][0][0] for state in (before, after))
+        # Statistics are those inside the transform; without a BatchNorm it has none.
+        pairs = zip(jax.tree.leaves(old.get("conv2", {})), jax.tree.leaves(new.get("conv2", {})), strict=True)
+        assert all(np.all(np.isfinite(b)) and np.any(a != b) for a, b in pairs), name
 
 
 def test_cross_entropy_with_label_smoothing():

@@ -8,6 +8,7 @@ from flax import nnx
 
 from configs import common
 from rsa_jax.transforms.factory import TRANSFORMS, transform_factory
+from tests.tiny import FAST_COMPILATION
 from tests.transforms import loops
 
 RSA_FIELDS = {"num_queries": 2, "kernel_size": (3, 3, 3)}
@@ -112,7 +113,8 @@ def assert_meets(layer, reference, x):
         y = nnx.merge(graph, params, stats, copy=True)(x)
         return jnp.sum(weights * y), y
 
-    (_, y), grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, x)
+    gradients = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+    (_, y), grads = jax.jit(gradients, compiler_options=FAST_COMPILATION)(params, x)
     np.testing.assert_allclose(y, reference(x, plain(params)), rtol=1e-9, atol=1e-10)
     for _ in range(2):
         step = jax.tree.map(lambda leaf: 3e-6 * rng.standard_normal(leaf.shape), (params, x))

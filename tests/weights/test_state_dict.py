@@ -1,6 +1,7 @@
 """State dicts in and out: exact, complete, or refused as a whole."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -159,6 +160,38 @@ def test_all_that_does_not_fit_is_listed_and_nothing_is_loaded():
 def test_a_name_that_stands_there_twice_is_refused():
     with pytest.raises(ValueError, match=r"double: bn1.bias, once with and once without 'module.'"):
         load_torch(blank_model(model_config()), {"module.bn1.bias": np.zeros(2), "bn1.bias": np.zeros(2)})
+
+
+UNPUBLISHED = [
+    ({"transform": "conv3d"}, "stage 0, block 0: SpaceTimeConv"),
+    ({"transform": "tsm"}, "stage 0, block 0: ShiftedConv"),
+    ({"transform": "self_attention"}, "stage 0, block 0: SelfAttention"),
+    ({"rsa.normalization": "none"}, "stage 0, block 0: RSA with normalization 'none'"),
+    ({"rsa.relation_groups": 1}, "stage 0, block 0: RSA with relation_groups 1"),
+    (
+        {"rsa.decomposed": False, "rsa.normalization": "batch"},
+        "stage 0, block 0: RSA with normalization 'batch', decomposed False",
+    ),
+    ({"rsa.factorized": True}, "stage 0, block 0: FactorizedRSA"),
+]
+
+
+@pytest.mark.parametrize(("fields", "said"), UNPUBLISHED)
+def test_what_the_published_code_does_not_know_takes_weights_of_torchvision_alone(fields, said):
+    config = model_config(depth=18, positions=((0,), (), (), ()))
+    config.update_from_flattened_dict(fields)
+    model = blank_model(config)
+    for refused in (lambda: to_torch(model), lambda: load_torch(model, {"new_fc.bias": np.zeros(5)})):
+        with pytest.raises(ValueError) as error:
+            refused()
+        assert str(error.value).splitlines()[1:] == ["  " + said]
+    state_dict = torchvision_state_dict(18)
+    load_torch(model, state_dict)
+    block = model.stages[0][0]
+    # A temporal shift leaves the block its own convolution.
+    assert jnp.any(block.conv1.kernel[...]) == (config.transform == "tsm")
+    second = np.moveaxis(np.asarray(model.stages[0][1].conv2.kernel[...]), (3, 2), (0, 1))
+    np.testing.assert_array_equal(second, state_dict["layer1.1.conv2.weight"])
 
 
 def test_torchvision_of_another_depth_is_refused():
