@@ -13,9 +13,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from rsa_jax.layers import BatchNorm, at_positions
-from rsa_jax.transforms.equations import RSAWeights
+from rsa_jax.transforms.equations import RSAWeights, basic_kernel, over_window, relational_kernel
 from rsa_jax.transforms.forms import get_form
-from rsa_jax.transforms.windows import KernelSize, check_kernel_size
+from rsa_jax.transforms.windows import KernelSize, check_kernel_size, window_at
 
 PARTS = ("V", "R", "V+R")
 NORMALIZATIONS = ("l2", "batch", "lambda", "none")
@@ -128,6 +128,31 @@ class RSA(nnx.Module):
         query, key, value = self.project(x.reshape(x.shape[0], *_as_clip(x.shape[1:-1]), x.shape[-1]))
         y = self.form(query, key, value, self.weights(query.dtype), self.kernel_size)
         return jnp.moveaxis(y, -2, -1).reshape(x.shape)
+
+    def kernels(
+        self, x: Float[Array, "B T H W C"], position: tuple[int, int, int]
+    ) -> dict[str, Float[Array, "B L m_t m_h m_w"]]:
+        """The kernels that the queries of one position apply to their window; no form ever holds them.
+
+        Args:
+            x: the layer's input.
+            position: frame, row and column of the query.
+
+        Returns:
+            By name, as the layer has them: "basic", κ^V = H2 P1ᵀ x^Q, and "relational", κ^R = H2 Aᵀ x^Q. The kernel
+            that is applied is their sum.
+        """
+        query, key, _ = self.project(x)
+        H2, H1, P1, _, _ = self.weights(query.dtype)
+        query = query[(slice(None), *position)]
+        kernels = {}
+        if H1 is None:
+            kernels["basic"] = over_window(query, H2)
+        if P1 is not None:
+            kernels["basic"] = basic_kernel(query, P1, H2)
+        if H1 is not None:
+            kernels["relational"] = relational_kernel(query, window_at(key, position, self.kernel_size), H1, H2)
+        return {name: kernel.reshape(*kernel.shape[:2], *self.kernel_size) for name, kernel in kernels.items()}
 
     def multiply_adds(self, shape: tuple[int, ...]) -> int:
         """Of an input of that shape, as the paper's tables count them.

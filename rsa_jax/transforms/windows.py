@@ -40,6 +40,15 @@ def windows(x: Float[Array, "B T H W C"], kernel_size: KernelSize) -> Float[Arra
     return x.reshape(shape)
 
 
+def window_at(
+    x: Float[Array, "B T H W C"], position: tuple[int, int, int], kernel_size: KernelSize
+) -> Float[Array, "B M C"]:
+    """The window of one position: frame, row, column."""
+    start = (0, *position, 0)
+    window = lax.dynamic_slice(_pad(x, kernel_size), start, (x.shape[0], *kernel_size, x.shape[-1]))
+    return window.reshape(x.shape[0], -1, x.shape[-1])
+
+
 def map_window(
     step: Callable[..., Array], maps: tuple[Array, ...], kernel_size: KernelSize, *each: Array
 ) -> Float[Array, "M *N"]:

@@ -9,7 +9,9 @@ import pytest
 from flax import nnx
 
 from rsa_jax.transforms import RSA
+from rsa_jax.transforms.equations import relational_context
 from rsa_jax.transforms.rsa import l2_normalize
+from rsa_jax.transforms.windows import windows
 
 
 def make_layer(**settings):
@@ -26,6 +28,25 @@ def test_a_position_sees_its_window_and_nothing_else():
     expected = np.zeros((6, 7, 7), bool)
     expected[2:5, 2:5, 2:5] = True
     np.testing.assert_array_equal(changed, expected)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "names"), [("V", ["basic"]), ("R", ["relational"]), ("V+R", ["basic", "relational"])]
+)
+def test_kernels_applied_to_the_explicit_context_give_the_output(kernel, names):
+    """In the middle and in a corner of the map, in float64."""
+    with jax.enable_x64():
+        layer, x = make_layer(kernel=kernel, kernel_size=(3, 1, 5)), clips(2, 4, 3, 5, 16).astype(jnp.float64)
+        value = windows(layer.project(x)[2], layer.kernel_size)
+        context = value @ layer.I[...] + relational_context(value, layer.G[...])
+        output = layer(x).reshape(*x.shape[:-1], -1, layer.num_queries)  # channel c * L + l
+        for position in [(1, 1, 3), (3, 0, 0)]:
+            kernels = layer.kernels(x, position)
+            assert list(kernels) == names
+            total = sum(kernels.values())
+            assert total.shape == (2, 4, 3, 1, 5)
+            y = total.reshape(2, 4, -1) @ context[(slice(None), *position)]
+            np.testing.assert_allclose(y.mT, output[(slice(None), *position)], rtol=1e-10, atol=1e-12)
 
 
 def test_the_layer_commutes_with_translation():
