@@ -23,6 +23,7 @@ from rsa_jax.flags import CONFIG
 from rsa_jax.layers import BatchNorm
 from rsa_jax.logs import setup_logging
 from rsa_jax.network import TSNResNet, create_model
+from rsa_jax.tools.watch import layer_name, watch
 from rsa_jax.training.models import blank_model
 from rsa_jax.training.state import PyTree, define_model, merge_model, split_model
 
@@ -65,21 +66,6 @@ class Seconds(NamedTuple):
     both: float
 
 
-class _Recorder(nnx.Module):
-    """Stands in the place of a layer, and notes what goes through it."""
-
-    def __init__(self, layer: nnx.Module, note: Callable[[jax.Array, jax.Array], None]):
-        self.layer, self.note = layer, note
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        y = self.layer(x)
-        self.note(x, y)
-        return y
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(object.__getattribute__(self, "layer"), name)
-
-
 def profile(config: ConfigDict) -> list[LayerCost]:
     """The cost of every layer that has parameters, in the order of the computation. Computes nothing.
 
@@ -96,13 +82,7 @@ def profile(config: ConfigDict) -> list[LayerCost]:
         model = create_model(_changed(config.model, remat=False), rngs=nnx.Rngs(0))
         model.eval()
         for path, layer in list(_layers(model)):
-            *parents, name = path
-            parent = _at(model, parents)
-            note = functools.partial(_note, costs, path, layer)
-            if isinstance(name, int):
-                parent[name] = _Recorder(layer, note)
-            else:
-                setattr(parent, name, _Recorder(layer, note))
+            watch(model, path, functools.partial(_note, costs, path, layer))
         return model(clip)
 
     jax.eval_shape(trace, _clip(config))
@@ -137,7 +117,7 @@ def saved_bytes(config: ConfigDict) -> int:
 
 def measure_layers(config: ConfigDict, costs: Sequence[LayerCost]) -> list[Seconds]:
     """Times of every layer alone for one clip; layers of one kind, shape and size are measured once."""
-    layers: dict[str, Any] = {_name(path): layer for path, layer in _layers(blank_model(config.model))}
+    layers: dict[str, Any] = {layer_name(path): layer for path, layer in _layers(blank_model(config.model))}
     measured: dict[tuple, Seconds] = {}
     for cost in costs:
         if _kind(cost) not in measured:
@@ -190,13 +170,6 @@ def _layers(model: TSNResNet) -> Iterator[tuple[tuple[Any, ...], nnx.Module]]:
             yield path, layer
 
 
-def _at(model: TSNResNet, path: Sequence[Any]) -> Any:
-    module: Any = model
-    for name in path:
-        module = module[name] if isinstance(name, int) else getattr(module, name)
-    return module
-
-
 def _note(costs: list[LayerCost], path: Sequence[Any], layer: Any, x: jax.Array, y: jax.Array) -> None:
     parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param)))
     if isinstance(layer, nnx.Linear):
@@ -204,11 +177,7 @@ def _note(costs: list[LayerCost], path: Sequence[Any], layer: Any, x: jax.Array,
     else:
         multiply_adds = 0 if isinstance(layer, BatchNorm) else layer.multiply_adds(x.shape)
     output = jax.ShapeDtypeStruct(y.shape, y.dtype)
-    costs.append(LayerCost(_name(path), type(layer).__name__, x.shape, output, parameters, multiply_adds))
-
-
-def _name(path: Sequence[Any]) -> str:
-    return ".".join(map(str, path))
+    costs.append(LayerCost(layer_name(path), type(layer).__name__, x.shape, output, parameters, multiply_adds))
 
 
 def _kind(cost: LayerCost) -> tuple:
