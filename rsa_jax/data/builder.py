@@ -27,7 +27,7 @@ from absl import logging
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 from tqdm import tqdm
 
-from rsa_jax.data.clip import Clip, encode_clip
+from rsa_jax.data.clip import HEIGHT, QUALITY, STRIDE, WIDTH, Clip, encode_clip
 from rsa_jax.data.report import Report, SplitReport
 from rsa_jax.data.shards import Shards
 from rsa_jax.files import write_json
@@ -55,10 +55,10 @@ class ClipConfig(tfds.core.BuilderConfig):
       workers: processes that decode; 1: this one.
     """
 
-    height: int = 240
-    width: int = 320
-    quality: int = 90
-    stride: int = 1
+    height: int = HEIGHT
+    width: int = WIDTH
+    quality: int = QUALITY
+    stride: int = STRIDE
     max_failed_share: float = 0.05
     allow_missing: bool = False
     unpack: bool = True

@@ -6,6 +6,10 @@ from collections.abc import Callable, Iterable
 
 from rsa_jax.data.video import Frame, VideoError, encode_jpeg, read_frames
 
+# What is stored unless somebody says otherwise: frames of so many pixels, as JPEG of that quality, of all frames every
+# so-many-th.
+HEIGHT, WIDTH, QUALITY, STRIDE = 240, 320, 90, 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Clip:

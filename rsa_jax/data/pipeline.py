@@ -6,7 +6,7 @@ import functools
 import os
 import re
 import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -236,6 +236,32 @@ def clip_ids(data: ConfigDict, split: str, index: Iterable[int]) -> list[str]:
     return [example.features.feature["id"].bytes_list.value[0].decode() for example in examples]
 
 
+def read_clips(data: ConfigDict, split: str, index: Sequence[int]) -> Batch:
+    """The videos at some positions of a split as `eval_batches` gives them, with the frames of one clip.
+
+    Args:
+      data: config.data.
+      split: to read from.
+      index: at least one position.
+
+    Raises:
+      ValueError: the split has no such position.
+    """
+    num_examples = _num_examples(load_info(data), split)
+    for position in index:
+        if not 0 <= position < num_examples:
+            raise ValueError(f"Split {split!r} of {data.name!r} holds clips 0 to {num_examples - 1}, not {position}.")
+
+    def describe(number: int) -> tuple[int, int, bool]:
+        return index[number], 0, True
+
+    def choose(num_stored: int, index: int, epoch: int) -> np.ndarray:
+        return sampling.view_frames(int(num_stored), data.num_frames, 1)
+
+    size, count = len(index), data.num_frames
+    return next(_batches(data, split, size, range(size), describe, choose, num_frames=count, with_id=True))
+
+
 def train_batches(
     data: ConfigDict,
     *,
@@ -300,8 +326,7 @@ def eval_batches(
         return min(position, num_examples - 1), 0, position < num_examples
 
     def choose(num_stored: int, index: int, epoch: int) -> np.ndarray:
-        clips = (sampling.eval_frames(int(num_stored), data.num_frames, clip, num_clips) for clip in range(num_clips))
-        return np.concatenate(list(clips))
+        return sampling.view_frames(int(num_stored), data.num_frames, num_clips)
 
     examples = range(-(-num_examples // batch_size) * len(share))
     count = num_clips * data.num_frames

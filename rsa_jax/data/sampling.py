@@ -1,7 +1,13 @@
 """Which clips and which frames: stateless functions of the seed, the epoch and the example."""
 
+import collections
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
 import numpy as np
 from jaxtyping import Float, Int
+
+Item = TypeVar("Item")
 
 # Keeps the random numbers of two purposes apart where their other keys agree.
 _ORDER, _FRAMES = 0, 1
@@ -41,3 +47,25 @@ def eval_frames(num_stored: int, num_frames: int, clip: int = 0, num_clips: int 
     tick = num_stored / num_frames
     place = (num_clips + 2 * clip) % (2 * num_clips) / (2 * num_clips)  # (1/2 + clip / num_clips) mod 1, rounded once
     return (tick * place + tick * np.arange(num_frames)).astype(np.int64)
+
+
+def view_frames(num_stored: int, num_frames: int, num_clips: int) -> Int[np.ndarray, " F"]:
+    """Frames of the first `num_clips` clips of `eval_frames`, one clip after the other."""
+    return np.concatenate([eval_frames(num_stored, num_frames, clip, num_clips) for clip in range(num_clips)])
+
+
+def sliding_windows(items: Iterable[Item], length: int, hop: int) -> Iterator[tuple[int, list[Item]]]:
+    """Parts of a sequence and where they start: `length` items, one part every `hop` items.
+
+    The last part ends with the sequence, however near that is to the one before. A sequence of fewer items is one
+    part. Holds one part in memory.
+    """
+    part: collections.deque[Item] = collections.deque(maxlen=length)
+    end = last = 0
+    for end, item in enumerate(items, 1):
+        part.append(item)
+        if end >= length and (end - length) % hop == 0:
+            yield end - length, list(part)
+            last = end
+    if end > last:
+        yield end - len(part), list(part)

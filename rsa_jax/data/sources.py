@@ -84,6 +84,16 @@ def _contents(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.Pa
     return sorted(videos), sorted(folders), pictures
 
 
+def list_videos(path: pathlib.Path) -> list[pathlib.Path]:
+    """Videos, and folders of frames, at or below a path. A file is one whatever its name."""
+    if not path.is_dir():
+        return [path]
+    videos, folders, pictures = _contents(path)
+    if pictures and not (videos or folders):
+        return [path]
+    return videos + [video for folder in folders for video in list_videos(folder)]
+
+
 def find_file(names: Sequence[str], folders: Sequence[pathlib.Path]) -> pathlib.Path | None:
     """The first of some file names, in or one or two folders below one of the folders."""
     for folder in folders:

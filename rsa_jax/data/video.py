@@ -149,6 +149,23 @@ def read_frames(
         raise VideoError(f"{path}: no frame found{where}")
 
 
+def frame_rate(path: str | pathlib.Path) -> float | None:
+    """Mean frames per second of a video file, as far as it says so; None of a folder.
+
+    Raises:
+      VideoError: it is no video.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        return None
+    try:
+        with path.open("rb") as file, av.open(file, "r", metadata_errors="ignore") as container:
+            rate = container.streams.video[0].average_rate if container.streams.video else None
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(f"{path}: cannot be decoded: {getattr(error, 'strerror', None) or error}") from error
+    return float(rate) if rate else None
+
+
 def encode_jpeg(frames: Iterable[Frame], quality: int) -> list[bytes]:
     """Each frame as a JPEG picture of the given quality (1 to 100)."""
     pictures = []
@@ -157,3 +174,12 @@ def encode_jpeg(frames: Iterable[Frame], quality: int) -> list[bytes]:
         Image.fromarray(frame).save(buffer, "JPEG", quality=quality)
         pictures.append(buffer.getvalue())
     return pictures
+
+
+def decode_jpeg(pictures: Iterable[bytes]) -> UInt8[np.ndarray, "T H W 3"]:
+    """The frames of pictures of one size."""
+    frames = []
+    for picture in pictures:
+        with Image.open(io.BytesIO(picture)) as image:
+            frames.append(np.asarray(image.convert("RGB")))
+    return np.stack(frames)

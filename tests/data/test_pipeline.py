@@ -138,6 +138,15 @@ def test_clips_of_a_video_follow_each_other(data):
     assert np.abs(two[1, 4:].astype(int) - expected).max() <= 1
 
 
+def test_clips_by_position(data):
+    batch = next(pipeline.eval_batches(data, split="validation", batch_size=32))
+    chosen = pipeline.read_clips(data, "validation", [30, 2, 30])
+    for name in ("frames", "label", "index", "id"):
+        np.testing.assert_array_equal(chosen[name], batch[name][[30, 2, 30]])
+    with pytest.raises(ValueError, match=r"'validation' of 'motion/tiny' holds clips 0 to 31, not 32"):
+        pipeline.read_clips(data, "validation", [0, 32])
+
+
 def test_steps_per_epoch(data):
     info = pipeline.load_info(data)
     assert pipeline.steps_per_epoch(info, "train", 24) == 2

@@ -63,3 +63,20 @@ def test_train_frames_stay_inside_at_the_largest_uniform():
     largest = np.full(8, np.nextafter(1, 0))
     for num_stored in range(1, 400):
         assert sampling.train_frames(num_stored, 8, largest).max() == num_stored - 1
+
+
+@pytest.mark.parametrize(
+    ("count", "length", "hop", "starts"),
+    [
+        (10, 4, 2, [0, 2, 4, 6]),
+        (11, 4, 2, [0, 2, 4, 6, 7]),  # the last one ends with the sequence
+        (10, 4, 6, [0, 6]),
+        (13, 4, 6, [0, 6, 9]),
+        (4, 4, 1, [0]),
+        (3, 4, 2, [0]),
+        (0, 4, 2, []),
+    ],
+)
+def test_sliding_windows(count, length, hop, starts):
+    parts = list(sampling.sliding_windows(iter(range(count)), length, hop))
+    assert parts == [(start, list(range(start, min(start + length, count)))) for start in starts]

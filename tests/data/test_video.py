@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from rsa_jax.data.clip import Clip, encode_clip
-from rsa_jax.data.video import VideoError, natural_key, read_frames
+from rsa_jax.data.sources import list_videos
+from rsa_jax.data.video import VideoError, decode_jpeg, encode_jpeg, frame_rate, natural_key, read_frames
 from tests.data.videos import moving_bar, turn_tag, write_video
 
 SIZE = (48, 64)
@@ -226,3 +227,28 @@ def test_real_videos_are_prepared_or_reported(tmp_path):
     left_out = [clip["id"] for split in report["splits"].values() for clip in split["left_out"]]
     assert sorted(name.split(" ", 1)[1] for name in left_out) == ["FlashVideo.flv", "Mpeg4.mp4", "cfr.avi", "vp8.webm"]
     assert sum(split["stored"] for split in report["splits"].values()) == len(videos) - 4
+
+
+def test_frame_rate(tmp_path):
+    assert frame_rate(write_video(tmp_path / "a.avi", moving_bar(3))) == 12
+    assert frame_rate(tmp_path) is None
+    (tmp_path / "no.avi").write_text("no video")
+    with pytest.raises(VideoError, match=r"no\.avi: cannot be decoded"):
+        frame_rate(tmp_path / "no.avi")
+
+
+def test_jpeg_back_to_frames():
+    frames = moving_bar(3)
+    decoded = decode_jpeg(encode_jpeg(frames, 95))
+    assert decoded.shape == frames.shape
+    assert np.abs(decoded.astype(int) - frames).mean() < 3
+
+
+def test_videos_of_a_folder(tmp_path):
+    paths = [tmp_path / name for name in ("b.mp4", "a/2.avi", "a/1.webm", "frames/1.jpg", "notes.txt", ".hidden.mp4")]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    expected = [tmp_path / name for name in ("b.mp4", "a/1.webm", "a/2.avi", "frames")]
+    assert list_videos(tmp_path) == expected
+    assert list_videos(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
