@@ -1,21 +1,26 @@
-"""Pictures of clips: rows of frames under titles."""
+"""Pictures of clips: rows of frames under titles, and moving pictures beside bars."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 # In inches: height of a frame, space between two and above a title, height of a line of the title.
 FRAME, GAP, ABOVE, LINE = 1.1, 0.05, 0.12, 0.15
 # Size of letters in points, of a font in which they are all as wide: so many inches.
 FONT_SIZE, LETTER = 8, 0.067
+
+# Of moving pictures: pixels, and milliseconds from one frame to the next.
+HEIGHT, BARS_WIDTH, DURATION = 240, 360, 250
 
 
 class Row(NamedTuple):
@@ -51,3 +56,47 @@ def draw_rows(rows: Sequence[Row], out: Path) -> None:
             left += frame_width + GAP
     figure.savefig(out, dpi=150)
     plt.close(figure)
+
+
+def annotate(
+    frames: UInt8[np.ndarray, "T H W 3"], title: str, shares: Mapping[str, float]
+) -> list[UInt8[np.ndarray, "h w 3"]]:
+    """Frames `HEIGHT` pixels high, each beside bars.
+
+    Args:
+        frames: of one clip.
+        title: above the bars.
+        shares: from 0 to 1, by name; from top to bottom.
+    """
+    bars = _draw_bars(title, shares)
+    width = round(HEIGHT * frames.shape[2] / frames.shape[1])
+    scaled = (np.asarray(Image.fromarray(frame).resize((width, HEIGHT), Image.Resampling.BILINEAR)) for frame in frames)
+    return [np.concatenate([frame, bars], axis=1) for frame in scaled]
+
+
+def _draw_bars(title: str, shares: Mapping[str, float]) -> UInt8[np.ndarray, "h w 3"]:
+    figure = plt.figure(figsize=(BARS_WIDTH / 100, HEIGHT / 100), dpi=100)
+    figure.text(0.04, 0.97, textwrap.fill(title, 48), fontsize=7, va="top", parse_math=False)
+    axes = figure.add_axes((0.04, 0.02, 0.92, 0.8))
+    axes.set(xlim=(0, 1), ylim=(len(shares) - 0.5, -0.5))
+    axes.set_axis_off()
+    axes.barh(range(len(shares)), list(shares.values()), color="#9ec5f4")
+    for row, (name, share) in enumerate(shares.items()):
+        label = f"{share:.1%}  {textwrap.shorten(name, 52, placeholder='...')}"
+        axes.text(0.01, row, label, fontsize=8, va="center", parse_math=False)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    plt.close(figure)
+    return pixels
+
+
+def save_animation(images: Sequence[UInt8[np.ndarray, "h w 3"]], out: Path) -> None:
+    """Writes images of one size as a moving picture that begins anew when it ends.
+
+    Args:
+        images: at least one.
+        out: file to write, .gif.
+    """
+    first, *rest = (Image.fromarray(image) for image in images)
+    first.save(out, save_all=True, append_images=rest, duration=DURATION, loop=0)

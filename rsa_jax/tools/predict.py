@@ -1,0 +1,208 @@
+"""Says what a network sees in videos.
+
+python -m rsa_jax.tools.predict --workdir DIR VIDEO ... [--top 5] [--json out.json] [--out DIR|FILE.gif] [--window 64]
+
+VIDEO is a file in any container and codec that FFmpeg reads, a folder of frames, or a folder with either at any depth.
+Frames are chosen, resized, compressed and cropped as they were for the workdir's data set and its evaluation. With
+--window, a long video is cut into parts that are predicted one by one. A video that cannot be decoded is reported,
+and the exit status is 1; the others are predicted all the same.
+"""
+
+# Worker processes import this file, too: JAX stays out of them by being imported in `main`.
+import argparse
+import dataclasses
+import functools
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from rsa_jax.data.parallel import WorkerDiedError, parallel_map
+from rsa_jax.data.segments import Reading, Segment, Video, try_video
+from rsa_jax.data.sources import list_videos
+from rsa_jax.files import write_json
+
+# Rows of a picture: of more parts, so many from all over the video.
+MOST_ROWS = 24
+
+
+@dataclasses.dataclass(frozen=True)
+class Part(Segment):
+    """A segment that knows its video.
+
+    Attributes:
+      path: of the video.
+      rate: its stored frames per second, as far as the file says so.
+    """
+
+    path: Path
+    rate: float | None
+
+    def seconds(self) -> tuple[float, float] | None:
+        """Where in the video it starts and ends."""
+        return (self.start / self.rate, self.stop / self.rate) if self.rate else None
+
+    def __str__(self) -> str:
+        seconds = self.seconds()
+        times = f", {seconds[0]:.1f} to {seconds[1]:.1f} s" if seconds else ""
+        return f"frames {self.start} to {self.stop - 1}{times}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What the network says of a part: its classes of highest probability, first the highest."""
+
+    part: Part
+    classes: list[dict[str, Any]]
+
+    def line(self) -> str:
+        """To read, in one line."""
+        return ", ".join(f"{rank['name']} {rank['probability']:.1%}" for rank in self.classes)
+
+
+def find_paths(arguments: Sequence[Path]) -> list[Path]:
+    """The videos that the arguments stand for, each once; an argument without any stands for itself."""
+    return list(dict.fromkeys(video for path in arguments for video in list_videos(path) or [path]))
+
+
+def read_parts(paths: Sequence[Path], reading: Reading, workers: int, failed: list[str]) -> Iterator[Part]:
+    """Decodes videos side by side.
+
+    Args:
+      paths: of the videos.
+      reading: of them.
+      workers: processes.
+      failed: gets the reasons of those that cannot be read.
+    """
+    read = functools.partial(try_video, reading=reading)
+    for path, video in parallel_map(read, paths, min(workers, len(paths))):
+        if isinstance(video, Video):
+            yield from (Part(**vars(segment), path=path, rate=video.rate) for segment in video.segments)
+        else:
+            failed.append(video)
+            print(video, file=sys.stderr, flush=True)
+
+
+def ranking(probabilities: Float[np.ndarray, " K"], class_names: Sequence[str], top: int) -> list[dict[str, Any]]:
+    """The classes of highest probability, first the highest."""
+    order = np.argsort(-probabilities, kind="stable")[:top]
+    return [{"class": int(i), "name": class_names[i], "probability": float(probabilities[i])} for i in order]
+
+
+def as_text(video: Sequence[Prediction]) -> str:
+    """Of one video: its path, and below for each part a line for each class."""
+    lines = [str(video[0].part.path)]
+    for prediction in video:
+        lines += [f"  {prediction.part}"] if len(video) > 1 else []
+        lines += [f"  {100 * rank['probability']:6.2f} %  {rank['name']}" for rank in prediction.classes]
+    return "\n".join(lines)
+
+
+def as_json(video: Sequence[Prediction]) -> dict[str, Any]:
+    """The same. `start` and `stop`, the first frame and the one after the last, count stored frames."""
+    parts = [
+        {"start": it.part.start, "stop": it.part.stop, "seconds": it.part.seconds(), "classes": it.classes}
+        for it in video
+    ]
+    return {"path": str(video[0].part.path), "parts": parts}
+
+
+def draw_strip(video: Sequence[Prediction], num_frames: int, out: Path) -> None:
+    """Draws a row of frames for each part of a video, under what the network says of it.
+
+    Args:
+      video: its parts.
+      num_frames: of a clip; the first one is drawn.
+      out: picture to write.
+    """
+    from rsa_jax.tools.pictures import Row, draw_rows
+
+    chosen = sorted({round(i) for i in np.linspace(0, len(video) - 1, MOST_ROWS)})
+    rows = []
+    for part, line in ((video[i].part, video[i].line()) for i in chosen):
+        rows.append(Row(f"{part.path.name}, {part}: {line}", "black", part.frames()[:num_frames]))
+    draw_rows(rows, out)
+
+
+def draw_gif(predictions: Sequence[Prediction], num_frames: int, out: Path) -> None:
+    """Draws the clips of all parts one after the other, beside what the network says of them."""
+    from rsa_jax.tools.pictures import annotate, save_animation
+
+    images = []
+    for part, classes in ((it.part, it.classes) for it in predictions):
+        shares = {rank["name"]: rank["probability"] for rank in classes}
+        images += annotate(part.frames()[:num_frames], f"{part.path.name}, {part}", shares)
+    save_animation(images, out)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "rsa_jax.tools.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("videos", type=Path, nargs="+", metavar="VIDEO", help="files, folders of frames, or folders of either")
+    add("--workdir", type=Path, required=True, help="of a run")
+    add("--checkpoint", default="best", help="best, latest or a step (%(default)s)")
+    add("--top", type=int, default=5, help="classes to tell (%(default)s)")
+    add("--json", type=Path, help="file for the same as JSON")
+    add("--out", type=Path, help="folder for a picture of each video, or a .gif of all of them")
+    add("--window", type=int, help="frames of a part; without it, a video is one")
+    add("--hop", type=int, help="frames from the start of a part to that of the next (half the window)")
+    add("--batch_size", type=int, default=8, help="parts that the network sees at once (%(default)s)")
+    add("--workers", type=int, default=os.cpu_count(), help="processes that decode (%(default)s)")
+    args = parser.parse_args(argv)
+    for name in ("top", "window", "hop", "batch_size", "workers"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name}: expected at least 1, got {value}")
+    if args.hop and not args.window:
+        parser.error("--hop: needs --window")
+    args.hop = args.hop or max(1, (args.window or 1) // 2)
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints predictions, and writes what the arguments ask for. Returns the exit status: 1 if a video failed."""
+    args = _parse(argv)
+    from rsa_jax.training.predictor import Predictor
+
+    failed: list[str] = []
+    videos: list[list[Prediction]] = []
+    try:
+        predictor = Predictor(args.workdir, args.checkpoint)
+        reading = dataclasses.replace(predictor.reading, window=args.window, hop=args.hop)
+        parts = read_parts(find_paths(args.videos), reading, args.workers, failed)
+        predictions = (
+            Prediction(part, ranking(probabilities, predictor.class_names, args.top))
+            for part, probabilities in predictor.stream(parts, args.batch_size)
+        )
+        for _, group in groupby(predictions, lambda prediction: prediction.part.path):
+            videos.append(list(group))
+            print(as_text(videos[-1]), flush=True)
+    except (ValueError, WorkerDiedError) as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from error
+    _write(args, videos, failed, reading.num_frames)
+    if failed:
+        print(f"{len(failed)} of {len(failed) + len(videos)} videos could not be read.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _write(args: argparse.Namespace, videos: list[list[Prediction]], failed: list[str], num_frames: int) -> None:
+    if args.json:
+        run = {"workdir": str(args.workdir), "checkpoint": args.checkpoint}
+        write_json(args.json, run | {"videos": [as_json(video) for video in videos], "failed": failed})
+    if videos and args.out and args.out.suffix == ".gif":
+        draw_gif([prediction for video in videos for prediction in video], num_frames, args.out)
+    elif args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        for number, video in enumerate(videos, 1):
+            draw_strip(video, num_frames, args.out / f"{number} {video[0].part.path.name}.png")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
