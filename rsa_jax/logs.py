@@ -10,6 +10,7 @@ def setup_logging() -> None:
 
     Orbax warns of every checkpoint that was saved without an evaluation, which is as it should be.
     """
+    logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     handler = logging.get_absl_handler()
     handler.setFormatter(std_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))

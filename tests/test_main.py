@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from rsa_jax.data.builder import PreparationError
-from rsa_jax.tools import combine, predictions
+from rsa_jax.tools import combine, predictions, visualize
 from rsa_jax.training import loop
 from rsa_jax.training.checkpoints import Checkpoints, WorkdirError
 from rsa_jax.training.loop import evaluate_checkpoint, train
@@ -149,6 +149,15 @@ def test_the_picture_of_predictions(undisturbed, tmp_path):
     predictions.main(["--workdir", str(undisturbed), "--out", str(tmp_path / "picture.png"), "--clips", "3"])
     width, height = Image.open(tmp_path / "picture.png").size
     assert width > height > 100
+
+
+def test_the_picture_of_kernels(undisturbed, tmp_path, capsys):
+    flags = ["--workdir", str(undisturbed), "--out", str(tmp_path / "kernels.png"), "--index"]
+    visualize.main([*flags, "3"])
+    assert "Kernels of stages.0.0.conv2 for validation_00003" in capsys.readouterr().out
+    assert min(Image.open(tmp_path / "kernels.png").size) > 300
+    with pytest.raises(SystemExit, match="'validation' of 'motion/tiny' holds clips 0 to 31, not 32"):
+        visualize.main([*flags, "32"])
 
 
 def test_two_steps_and_two_are_four(tmp_path, config, monkeypatch):

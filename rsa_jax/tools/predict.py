@@ -169,8 +169,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints predictions, and writes what the arguments ask for. Returns the exit status: 1 if a video failed."""
     args = _parse(argv)
+    from rsa_jax.logs import setup_logging
     from rsa_jax.training.predictor import Predictor
 
+    setup_logging()
     failed: list[str] = []
     videos: list[list[Prediction]] = []
     try:

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 from flax import nnx
 
-# Where a layer stands in a network: names of attributes, numbers in lists.
-Path = Sequence[str | int]
+# Where a layer stands in a network: names of attributes, and numbers in lists, as `nnx.iter_modules` gives them.
+Path = Sequence[Any]
 
 
 class _Recorder(nnx.Module):
@@ -30,7 +30,7 @@ def watch(model: nnx.Module, path: Path, note: Callable[[jax.Array, jax.Array], 
 
     Args:
         model: is changed. Blocks that are recomputed (`model.remat`) call their layers twice.
-        path: of the layer, as `nnx.iter_modules` gives it.
+        path: of the layer.
         note: takes input and output.
     """
     *parents, name = path

@@ -1,6 +1,6 @@
 """A trained network as a function of frames; the workdir knows all that is needed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -40,8 +40,7 @@ class Predictor:
         self._views = Views(config.eval.num_clips, config.eval.num_crops, config.eval.average)
         self._arrays = split_model(load_model(workdir, checkpoint))
         self._predict = jax.jit(make_predict(define_model(config.model), config))
-        names = list(dataset["class_names"] or [])
-        self.class_names = names + [f"class {label}" for label in range(len(names), config.model.num_classes)]
+        self.class_names = all_class_names(dataset["class_names"], config.model.num_classes)
         self.reading = Reading(config.data.num_frames, config.eval.num_clips, **stored_as(dataset))
 
     def __call__(self, frames: UInt8[np.ndarray, "B F H W 3"]) -> Float[np.ndarray, "B K"]:
@@ -56,3 +55,9 @@ class Predictor:
         waiting = iter(segments)
         while batch := list(islice(waiting, batch_size)):
             yield from zip(batch, self(np.stack([segment.frames() for segment in batch])), strict=True)
+
+
+def all_class_names(known: Sequence[str] | None, num_classes: int) -> list[str]:
+    """A name for every class of a network, which may have more than the data set, or one that nobody knows."""
+    names = list(known or [])
+    return names + [f"class {label}" for label in range(len(names), num_classes)]

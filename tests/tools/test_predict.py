@@ -13,7 +13,7 @@ from PIL import Image
 from rsa_jax.data import pipeline
 from rsa_jax.files import write_json
 from rsa_jax.network import create_model
-from rsa_jax.tools import predict, prepare
+from rsa_jax.tools import predict, prepare, visualize
 from rsa_jax.training.loop import evaluate_checkpoint
 from rsa_jax.training.models import save_model
 from rsa_jax.training.predictor import Predictor
@@ -101,6 +101,23 @@ def test_a_long_video_in_parts(evaluated, tmp_path, capsys):
     (whole,) = predict.try_video(video, dataclasses.replace(predictor.reading, num_frames=11, num_clips=1)).segments
     chosen = [3, 4, 5, 6] * 2  # both clips of a part of as many frames as a clip has
     np.testing.assert_allclose(probabilities(parts[1]), predictor(whole.frames()[None, chosen])[0], rtol=1e-5)
+
+
+def test_kernels_in_a_video_file(evaluated, tmp_path, capsys):
+    _, workdir = evaluated
+    out, video = tmp_path / "kernels.png", workdir.parent / "videos/validation/right/clip 1.avi"
+    flags = ["--workdir", str(workdir), "--out", str(out)]
+    visualize.main([*flags, "--video", str(video), "--position", "3,0,1"])
+    assert "Kernels of stages.0.0.conv2 for clip 1.avi" in capsys.readouterr().out
+    width, height = Image.open(out).size
+    assert width > height > 300
+    with pytest.raises(SystemExit, match="nowhere.avi: cannot be decoded"):
+        visualize.main([*flags, "--video", "nowhere.avi"])
+    with pytest.raises(SystemExit, match=r"--layer: expected one of 0 \(stages.0.0.conv2\), got 'conv9'"):
+        visualize.main([*flags, "--video", str(video), "--layer", "conv9"])
+    with pytest.raises(SystemExit):
+        visualize.main([*flags, "--video", str(video), "--position", "1,2"])
+    assert "expected FRAME,ROW,COLUMN, three numbers from 0, got '1,2'" in capsys.readouterr().err
 
 
 def test_what_cannot_be_read_stops_nothing(evaluated, tmp_path, capsys):
