@@ -103,6 +103,10 @@ def test_evaluation_counts_every_clip_once(undisturbed, config):
     config.eval.checkpoint = "latest"
     result = evaluate_checkpoint(config, undisturbed)
     assert json.loads((undisturbed / "eval.json").read_text()) == result
+    report = (undisturbed / "report.html").read_text()
+    assert f"Step {NUM_STEPS} on 32 videos" in report
+    for text in ("drawn by rsa_jax.data.datasets.motion", "validation_00", "training, last"):
+        assert text in report
     assert (result["num_examples"], result["step"], result["views"]) == (32, NUM_STEPS, 1)
     records = [json.loads(line) for line in (undisturbed / "metrics.jsonl").read_text().splitlines()]
     for name in ("top1", "top5", "mean_class", "loss"):

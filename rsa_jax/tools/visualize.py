@@ -30,7 +30,7 @@ from rsa_jax.tools.watch import Path as LayerPath
 from rsa_jax.tools.watch import layer_name, watch
 from rsa_jax.training.checkpoints import read_config, read_dataset
 from rsa_jax.training.models import load_model
-from rsa_jax.training.predictor import all_class_names
+from rsa_jax.training.scores import all_class_names
 
 Position = tuple[int, int, int]
 

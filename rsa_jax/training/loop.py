@@ -11,7 +11,9 @@ from absl import logging
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from rsa_jax.data.pipeline import read_clips
 from rsa_jax.files import write_json
+from rsa_jax.report import write_report
 from rsa_jax.training.checkpoints import Checkpoints, check_workdir, claim_workdir
 from rsa_jax.training.evaluation import Views
 from rsa_jax.training.metrics import PendingMetrics, RunLog, log_parameters
@@ -46,7 +48,9 @@ def train(config: ConfigDict, workdir: Path) -> None:
 
 
 def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """Evaluates `eval.checkpoint` of the workdir by the views of `config.eval`, and writes scores.npz and eval.json.
+    """Evaluates `eval.checkpoint` of the workdir by the views of `config.eval`.
+
+    Writes scores.npz, eval.json and report.html.
 
     Raises:
         ValueError: the workdir holds no such checkpoint, or its network is another one than `config.model`.
@@ -61,6 +65,14 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     if jax.process_index() == 0:
         save_scores(workdir / "scores.npz", scores)
         write_json(workdir / "eval.json", result)
+        write_report(
+            workdir / "report.html",
+            scores,
+            provenance=run.info.provenance,
+            config=run.config.to_dict(),
+            metrics_path=workdir / "metrics.jsonl",
+            read_clips=lambda index: read_clips(run.config.data, run.config.data.eval_split, index)["frames"],
+        )
     logging.info("%s", _readable(result))
     return result
 

@@ -1,6 +1,6 @@
 """A trained network as a function of frames; the workdir knows all that is needed."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +13,7 @@ from rsa_jax.data.segments import Reading, Segment, stored_as
 from rsa_jax.training.checkpoints import read_config, read_dataset
 from rsa_jax.training.evaluation import Views
 from rsa_jax.training.models import load_model
-from rsa_jax.training.scores import average_views
+from rsa_jax.training.scores import all_class_names, average_views
 from rsa_jax.training.state import define_model, split_model
 from rsa_jax.training.step import make_predict
 
@@ -55,9 +55,3 @@ class Predictor:
         waiting = iter(segments)
         while batch := list(islice(waiting, batch_size)):
             yield from zip(batch, self(np.stack([segment.frames() for segment in batch])), strict=True)
-
-
-def all_class_names(known: Sequence[str] | None, num_classes: int) -> list[str]:
-    """A name for every class of a network, which may have more than the data set, or one that nobody knows."""
-    names = list(known or [])
-    return names + [f"class {label}" for label in range(len(names), num_classes)]

@@ -39,14 +39,20 @@ class Scores:
     class_names: Sequence[str]
     origin: dict[str, Any]
 
+    def ranks(self) -> Int[np.ndarray, " N"]:
+        """How many classes are not below the right one, itself left out: 0 where the network is right.
+
+        Ties and scores that are no numbers count as wrong.
+        """
+        own = np.take_along_axis(self.log_probabilities, self.label[:, None], axis=1)
+        return np.sum(~(self.log_probabilities < own), axis=1) - 1
+
     def metrics(self) -> dict[str, float]:
         """`top1`, `top5` and `mean_class` in percent, mean `loss`, `num_examples`.
 
         A class without videos does not count in `mean_class`.
         """
-        own = np.take_along_axis(self.log_probabilities, self.label[:, None], axis=1)
-        # Classes not below the right one, itself left out: ties and scores that are no numbers count as wrong.
-        rank = np.sum(~(self.log_probabilities < own), axis=1) - 1
+        rank, own = self.ranks(), np.take_along_axis(self.log_probabilities, self.label[:, None], axis=1)
         classes = [rank[self.label == label] < 1 for label in np.unique(self.label)]
         return {
             "top1": float(100 * np.mean(rank < 1)),
@@ -55,6 +61,12 @@ class Scores:
             "loss": float(-np.mean(own)),
             "num_examples": len(self.label),
         }
+
+
+def all_class_names(known: Sequence[str] | None, num_classes: int) -> list[str]:
+    """A name for every class of a network, which may have more than its data set, or one that nobody knows."""
+    names = list(known or [])
+    return names + [f"class {label}" for label in range(len(names), num_classes)]
 
 
 @np.errstate(invalid="ignore")  # logits that are not finite: the metrics count them as wrong

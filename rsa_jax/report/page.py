@@ -1,0 +1,141 @@
+"""The page: all that an evaluation has to show, put into a template.
+
+The templates escape whatever they are given: names of classes and videos are anybody's.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from rsa_jax.files import complete
+from rsa_jax.report import curves
+from rsa_jax.report.pictures import matrix_picture, strip
+from rsa_jax.report.statistics import (
+    Estimate,
+    bootstrap_class_mean,
+    class_results,
+    confused_pairs,
+    confusion_matrix,
+    predictions,
+    wilson,
+)
+from rsa_jax.training.scores import Scores, all_class_names
+
+# The most pairs with an example, classes that are listed at once, classes of a matrix that is written out as a table,
+# cells of a larger one that can be asked about, and entries of a list.
+PAIRS, CLASSES, TABLE, CELLS, LISTED = 10, 20, 12, 30_000, 5
+
+# Frames, as stored, of the videos at some positions of the split.
+ReadClips = Callable[[Sequence[int]], UInt8[np.ndarray, "N T H W 3"]]
+
+
+def write_report(
+    path: Path,
+    scores: Scores,
+    *,
+    provenance: Mapping[str, Any],
+    config: Mapping[str, Any],
+    metrics_path: Path,
+    read_clips: ReadClips,
+) -> None:
+    """Writes one HTML file that needs no other, nor a network.
+
+    Args:
+        path: of the file.
+        scores: of the split.
+        provenance: of the data set.
+        config: of the run, nested.
+        metrics_path: its metrics.jsonl, if there is one.
+        read_clips: reads the examples.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    content = _content(scores, read_clips) | {
+        "provenance": list(flatten(provenance)),
+        "config": list(flatten(config)),
+        "charts": curves.make_charts(curves.read_records(metrics_path)),
+        "size": curves.SIZE,
+    }
+    with complete(path) as partial:
+        partial.write_text(environment.get_template("report.html.jinja").render(content), encoding="utf-8")
+
+
+def _content(scores: Scores, read_clips: ReadClips) -> dict[str, Any]:
+    """What the scores have to show."""
+    classes = scores.log_probabilities.shape[1]
+    videos = np.bincount(scores.label, minlength=classes)
+    names = all_class_names(scores.class_names, classes)
+    predicted, loss = predictions(scores), scores.metrics()["loss"]
+    matrix = confusion_matrix(scores.label, predicted, classes)
+    pairs = confused_pairs(scores, predicted, matrix, PAIRS)
+    examples: Sequence[np.ndarray] = list(read_clips([pair.example for pair in pairs])) if pairs else []
+    probabilities = [float(np.exp(scores.log_probabilities[pair.example, pair.predicted])) for pair in pairs]
+    return {
+        "origin": scores.origin,
+        "videos": len(scores.label),
+        "loss": loss if math.isfinite(loss) else None,
+        "accuracies": accuracies(scores),
+        "undecided": int(np.sum(predicted < 0)),
+        "names": names,
+        "empty": [names[c] for c in np.flatnonzero(videos == 0)],
+        "classes": class_results(scores.label, matrix),
+        "listed": CLASSES,
+        "matrix": matrix.tolist() if classes <= TABLE else None,
+        "picture": matrix_picture(matrix),
+        "axis": [(100 * (c + 0.5) / classes, int(c)) for c in curves.ticks(0, classes - 1, most=9) if c < classes],
+        "cells": {"names": names, "videos": videos.tolist(), "cells": largest_cells(matrix)},
+        "pairs": [
+            {"pair": pair, "id": scores.ids[pair.example], "probability": 100 * probability, "strip": strip(frames)}
+            for pair, probability, frames in zip(pairs, probabilities, examples, strict=True)
+        ],
+    }
+
+
+def accuracies(scores: Scores) -> dict[str, Estimate]:
+    """Those of the whole split, by name."""
+    rank, count = scores.ranks(), len(scores.label)
+    videos = np.bincount(scores.label)
+    there, right = videos > 0, np.bincount(scores.label, weights=rank < 1)
+    return {
+        "top-1": wilson(np.sum(rank < 1), count),
+        "top-5": wilson(np.sum(rank < 5), count),
+        "class mean": bootstrap_class_mean(right[there].astype(int), videos[there]),
+    }
+
+
+def largest_cells(matrix: Int[np.ndarray, "K K"]) -> list[list[int]]:
+    """Row, column and count of the cells that are not 0; of very many, the largest."""
+    rows, columns = np.nonzero(matrix)
+    counts = matrix[rows, columns]
+    order = np.sort(np.argsort(-counts, kind="stable")[:CELLS])
+    return np.stack([rows, columns, counts], axis=1)[order].tolist()
+
+
+def flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Names with dots, and values to read."""
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, readable(value)
+
+
+def readable(value: Any) -> str:
+    """A value as text; of a list, which may hold thousands of clips, the first ones."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {readable(it)}" for name, it in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        nested = any(isinstance(it, Mapping | Sequence) and not isinstance(it, str) for it in value)
+        text = ("; " if nested else ", ").join(map(readable, value[:LISTED]))
+        return f"{text} … {len(value)} in all" if len(value) > LISTED else text
+    return str(value)

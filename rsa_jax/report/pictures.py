@@ -1,0 +1,41 @@
+"""Pictures inside a page, as data URIs."""
+
+import base64
+import io
+
+import numpy as np
+from jaxtyping import Int, UInt8
+from PIL import Image
+
+# Height of a strip's frames in pixels, space between two, quality of the JPEG, and the most frames it has.
+HEIGHT, GAP, QUALITY, FRAMES = 72, 2, 75, 8
+# Colours of right and wrong predictions, which show on white and on black.
+RIGHT, WRONG = (47, 111, 222), (224, 98, 30)
+
+
+def strip(frames: UInt8[np.ndarray, "T H W 3"]) -> str:
+    """Frames side by side; of more than `FRAMES`, so many from all over the clip."""
+    chosen = np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().astype(int)
+    width = max(1, round(HEIGHT * frames.shape[2] / frames.shape[1]))
+    picture = Image.new("RGB", (len(chosen) * (width + GAP) - GAP, HEIGHT), "white")
+    for place, number in enumerate(chosen):
+        frame = Image.fromarray(frames[number]).resize((width, HEIGHT), Image.Resampling.BILINEAR)
+        picture.paste(frame, (place * (width + GAP), 0))
+    return _data_uri(picture, "jpeg", quality=QUALITY)
+
+
+def matrix_picture(matrix: Int[np.ndarray, "K K"]) -> str:
+    """A pixel for each cell of a confusion matrix, the more opaque the larger its share of the row."""
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    opacity = np.where(matrix > 0, 0.15 + 0.85 * np.sqrt(share), 0)
+    pixels = np.zeros((*matrix.shape, 4), np.uint8)
+    pixels[..., :3] = WRONG
+    np.einsum("iic->ic", pixels)[:, :3] = RIGHT
+    pixels[..., 3] = np.round(255 * opacity)
+    return _data_uri(Image.fromarray(pixels), "png", optimize=True)
+
+
+def _data_uri(picture: Image.Image, kind: str, **options: int | bool) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
