@@ -24,6 +24,7 @@ def summarize(workdir: Path) -> str:
         )
     lines += [f"  checkpoints   {workdir / 'checkpoints'}", f"  TensorBoard   tensorboard --logdir {workdir}"]
     lines += [f"  picture       {path}" for path in sorted(workdir.glob("*.png"))]
+    lines += [f"  report        {path}" for path in workdir.glob("report.html")]
     return "\n".join(lines)
 
 

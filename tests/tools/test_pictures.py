@@ -8,7 +8,7 @@ from PIL import Image
 
 from rsa_jax.files import write_json
 from rsa_jax.tools import predictions, summary
-from rsa_jax.tools.pictures import Row, draw_rows
+from rsa_jax.tools.pictures import Row, annotate, draw_rows, save_animation
 
 
 def colours(path):
@@ -50,7 +50,23 @@ def test_summary_of_an_evaluated_run(tmp_path, config):
     assert "top-1" not in text
     result = {"top1": 91.25, "top5": 99.0, "num_examples": 32, "step": 8, "split": "validation"}
     (tmp_path / "eval.json").write_text(json.dumps(result))
-    assert "validation top-1 91.2 %, top-5 99.0 % (32 clips, step 8)" in summary.summarize(tmp_path)
+    (tmp_path / "report.html").touch()
+    text = summary.summarize(tmp_path)
+    assert "validation top-1 91.2 %, top-5 99.0 % (32 clips, step 8)" in text
+    assert f"report        {tmp_path / 'report.html'}" in text
+
+
+def test_frames_beside_bars(tmp_path):
+    """Longer for a larger share, and a moving picture of them."""
+    frames = np.full((2, 20, 30, 3), (0, 255, 0), np.uint8)
+    images = annotate(frames, "a_long_name_without_spaces" * 5, {"$^$ " * 40: 1.0, "half": 0.5, "none": 0.0})
+    assert [image.shape for image in images] == [(240, 720, 3)] * 2
+    assert (images[0][:, :360] == (0, 255, 0)).all()
+    bars = np.sum(np.abs(images[0][:, 360:].astype(int) - (158, 197, 244)).max(axis=-1) < 8, axis=1)
+    widths = np.unique(bars[bars > 20])
+    assert widths.max() > 300 > 180 > np.median(bars[120:160]) > 120
+    save_animation(images + [255 - image for image in images], tmp_path / "moving.gif")
+    assert Image.open(tmp_path / "moving.gif").size == (720, 240)
 
 
 @pytest.mark.parametrize("program", [predictions, summary])
