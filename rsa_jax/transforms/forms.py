@@ -40,8 +40,8 @@ def factored(
     key_code = None
     if H1 is not None:
         # `correlate` takes weights of each channel, or such as all share.
-        shared = 1 < H1.shape[1] < key.shape[-1]
-        key_code = correlate(key, per_channel(H1, key.shape[-1]) if shared else H1, kernel_size)
+        grouped = 1 < H1.shape[1] < key.shape[-1]
+        key_code = correlate(key, per_channel(H1, key.shape[-1]) if grouped else H1, kernel_size)
     if H2 is None:
         value_code = jnp.swapaxes(windows(value, kernel_size), -1, -2)
         value_context = None if G is None else correlate(value, G[:, None], kernel_size)
