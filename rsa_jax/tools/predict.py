@@ -174,7 +174,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     setup_logging()
     failed: list[str] = []
-    videos: list[list[Prediction]] = []
+    videos: list[dict[str, Any]] = []
+    moving: list[Prediction] = []
     try:
         predictor = Predictor(args.workdir, args.checkpoint)
         reading = dataclasses.replace(predictor.reading, window=args.window, hop=args.hop)
@@ -183,27 +184,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             Prediction(part, ranking(probabilities, predictor.class_names, args.top))
             for part, probabilities in predictor.stream(parts, args.batch_size)
         )
-        for _, group in groupby(predictions, lambda prediction: prediction.part.path):
-            videos.append(list(group))
-            print(as_text(videos[-1]), flush=True)
-    except (ValueError, WorkerDiedError) as error:
+        for path, group in groupby(predictions, lambda prediction: prediction.part.path):
+            video = list(group)
+            print(as_text(video), flush=True)
+            videos.append(as_json(video))
+            if args.out and args.out.suffix == ".gif":
+                moving += video
+            elif args.out:
+                args.out.mkdir(parents=True, exist_ok=True)
+                draw_strip(video, reading.num_frames, args.out / f"{len(videos)} {path.name}.png")
+        if moving:
+            draw_gif(moving, reading.num_frames, args.out)
+        if args.json:
+            run = {"workdir": str(args.workdir), "checkpoint": args.checkpoint}
+            write_json(args.json, run | {"videos": videos, "failed": failed})
+    except (ValueError, OSError, WorkerDiedError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
-    _write(args, videos, failed, reading.num_frames)
     if failed:
         print(f"{len(failed)} of {len(failed) + len(videos)} videos could not be read.", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _write(args: argparse.Namespace, videos: list[list[Prediction]], failed: list[str], num_frames: int) -> None:
-    if args.json:
-        run = {"workdir": str(args.workdir), "checkpoint": args.checkpoint}
-        write_json(args.json, run | {"videos": [as_json(video) for video in videos], "failed": failed})
-    if videos and args.out and args.out.suffix == ".gif":
-        draw_gif([prediction for video in videos for prediction in video], num_frames, args.out)
-    elif args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        for number, video in enumerate(videos, 1):
-            draw_strip(video, num_frames, args.out / f"{number} {video[0].part.path.name}.png")
 
 
 if __name__ == "__main__":

@@ -159,10 +159,12 @@ def _position(text: str) -> Position:
     return int(parts[0]), int(parts[1]), int(parts[2])
 
 
-def _read_clip(args: argparse.Namespace, config: ConfigDict) -> tuple[str, UInt8[np.ndarray, "T H W 3"]]:
+def _read_clip(
+    args: argparse.Namespace, config: ConfigDict, dataset: dict[str, Any]
+) -> tuple[str, UInt8[np.ndarray, "T H W 3"]]:
     """Name and frames, as stored, of the clip that the arguments mean."""
     if args.video:
-        reading = Reading(config.data.num_frames, **stored_as(read_dataset(args.workdir)))
+        reading = Reading(config.data.num_frames, **stored_as(dataset))
         return args.video.name, read_video(args.video, reading).segments[0].frames()
     from rsa_jax.data import pipeline  # imports TensorFlow, which a video does not need
 
@@ -170,30 +172,40 @@ def _read_clip(args: argparse.Namespace, config: ConfigDict) -> tuple[str, UInt8
     return batch["id"][0].decode(), batch["frames"][0]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Draws the picture."""
-    args = _parse(argv)
-    setup_logging()
-    try:
-        config = read_config(args.workdir)
-        if args.data_dir:
-            config.data.data_dir = args.data_dir
-        model = load_model(args.workdir, args.checkpoint)
-        path, layer = choose_layer(model, args.layer)
-        name, frames = _read_clip(args, config)
-        data = config.data
-        clips = square_crop(jnp.asarray(frames[None]), 1, image_size=data.image_size, eval_crop=data.eval_crop)
-        panels, probabilities = make_panels(model, path, layer, clips[0], args.position)
-    except (ValueError, RuntimeError) as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from error
-    class_names = all_class_names(read_dataset(args.workdir)["class_names"], config.model.num_classes)
+def draw_clip(args: argparse.Namespace) -> str:
+    """Draws what the arguments say, and says what that is.
+
+    Raises:
+        ValueError: the workdir, the layer or the position is not there, or the video cannot be decoded.
+        PreparationError: the data set is not there, or damaged.
+    """
+    config, dataset = read_config(args.workdir), read_dataset(args.workdir)
+    if args.data_dir:
+        config.data.data_dir = args.data_dir
+    model = load_model(args.workdir, args.checkpoint)
+    path, layer = choose_layer(model, args.layer)
+    name, frames = _read_clip(args, config, dataset)
+    size = {"image_size": config.data.image_size, "eval_crop": config.data.eval_crop}
+    clip = square_crop(jnp.asarray(frames[None]), 1, **size)[0]
+    panels, probabilities = make_panels(model, path, layer, clip, args.position)
+    class_names = all_class_names(dataset["class_names"], config.model.num_classes)
     titles = [
         f"{name}{backwards}: {class_names[shares.argmax()]} {shares.max():.1%}     query: frame {panel.position[0]}, "
         f"row {panel.position[1]}, column {panel.position[2]} of {layer_name(path)}"
         for backwards, shares, panel in zip(("", " played backwards"), probabilities, panels, strict=True)
     ]
     draw_kernels(titles, panels, args.out)
-    print(f"Kernels of {layer_name(path)} for {name} drawn in {args.out}")
+    return f"Kernels of {layer_name(path)} for {name}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draws the picture."""
+    args = _parse(argv)
+    setup_logging()
+    try:
+        print(f"{draw_clip(args)} drawn in {args.out}")
+    except (ValueError, RuntimeError, OSError) as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from error
 
 
 if __name__ == "__main__":

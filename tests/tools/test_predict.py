@@ -132,6 +132,9 @@ def test_what_cannot_be_read_stops_nothing(evaluated, tmp_path, capsys):
     assert [reason.startswith(f"{path}: ") for reason, path in zip(written["failed"], bad, strict=True)] == [True] * 3
     assert "3 of 4 videos could not be read" in capsys.readouterr().err
     assert run(workdir, bad[0], "--out", tmp_path / "nothing.gif")[0] == 1
+    assert not (tmp_path / "nothing.gif").exists()
+    with pytest.raises(SystemExit, match="FileExistsError: .*bad one.mp4"):
+        run(workdir, good, "--out", bad[0])
 
 
 def test_a_converted_model_does_not_know_its_data(evaluated, tmp_path):
