@@ -4,7 +4,6 @@ Imports neither TensorFlow nor JAX: worker processes need nothing else.
 """
 
 import dataclasses
-import itertools
 import pathlib
 from typing import Any
 
@@ -89,7 +88,7 @@ def read_video(path: pathlib.Path, reading: Reading) -> Video:
     Raises:
       VideoError: it cannot be decoded; the message starts with its path.
     """
-    frames = itertools.islice(read_frames(path, reading.size), 0, None, reading.stride)
+    frames = read_frames(path, reading.size, stride=reading.stride)
     # Every frame, as in preparation: how many there are is known in the end, and as pictures they are small.
     pictures = (encode_jpeg([frame], reading.quality)[0] for frame in frames)
     parts = sliding_windows(pictures, reading.window, reading.hop) if reading.window else [(0, list(pictures))]

@@ -159,7 +159,7 @@ def frame_rate(path: str | pathlib.Path) -> float | None:
     if path.is_dir():
         return None
     try:
-        with path.open("rb") as file, av.open(file, "r", metadata_errors="ignore") as container:
+        with path.open("rb") as file, av.open(file, "r", options=_OPTIONS, metadata_errors="ignore") as container:
             rate = container.streams.video[0].average_rate if container.streams.video else None
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError(f"{path}: cannot be decoded: {getattr(error, 'strerror', None) or error}") from error

@@ -93,6 +93,29 @@ class SelfAttention(nnx.Module):
         kernels = window_kernels(query, key, embedding, self.kernel_size)
         return sum_values(kernels.astype(value.dtype), value, self.kernel_size).reshape(x.shape)
 
+    def kernels(
+        self, x: Float[Array, "B T H W C"], position: tuple[int, int, int]
+    ) -> dict[str, Float[Array, "B L m_t m_h m_w"]]:
+        """The weights of one position's heads over its window, or over the whole map, by the name "attention".
+
+        Args:
+            x: the layer's input.
+            position: frame, row and column of the query.
+        """
+        query, key, _ = self.project(x)
+        embedding = self.embedding[...].astype(key.dtype) if self.position == "relative" else None
+        at = (slice(None), *position)
+        if self.kernel_size is not None:
+            kernels = window_kernels(query, key, embedding, self.kernel_size)  # M B T H W L
+            kernels = jnp.moveaxis(kernels[(slice(None), *at)], 0, -1)
+            return {"attention": kernels.reshape(*kernels.shape[:2], *self.kernel_size)}
+        key = jnp.broadcast_to(key, (*key.shape[:4], *query.shape[4:]))
+        logits = jnp.einsum("blc,bthwlc->blthw", query[at], key)
+        if embedding is not None:
+            frame, row, column = (offset[at] for offset in offset_logits(query, embedding))
+            logits += frame[..., :, None, None] + row[..., None, :, None] + column[..., None, None, :]
+        return {"attention": jax.nn.softmax(logits, axis=(2, 3, 4))}
+
     def multiply_adds(self, shape: tuple[int, ...]) -> int:
         """Of a map of that shape: projection, embedding, q k and the sum of values, softmax left out.
 

@@ -1,0 +1,37 @@
+"""The weights that self-attention says of a position."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from rsa_jax.transforms.self_attention import SelfAttention
+from rsa_jax.transforms.windows import window_at
+
+
+@pytest.mark.parametrize(
+    ("kernel_size", "position", "key_value"),
+    [
+        ((1, 3, 5), "none", "shared"),
+        ((1, 3, 5), "relative", "per_head"),
+        ((), "relative", "shared"),
+        ((), "absolute", "per_head"),
+    ],
+)
+def test_weights_applied_to_the_values_give_the_output(kernel_size, position, key_value):
+    """In the middle and in a corner of the map."""
+    layer = SelfAttention(
+        16, num_heads=4, key_value=key_value, kernel_size=kernel_size, position=position, rngs=nnx.Rngs(0)
+    )
+    if layer.embedding is not None:
+        layer.embedding[...] = layer.embedding[...] * 30  # else positions would hardly matter
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 2, 3, 4, 16)), jnp.float32)
+    output, value = layer(x).reshape(2, 2, 3, 4, 4, 4), layer.project(x)[2]
+    value = jnp.broadcast_to(value, output.shape).reshape(x.shape)
+    for place in [(1, 1, 2), (0, 2, 0)]:
+        kernels = layer.kernels(x, place)["attention"]
+        assert kernels.shape == (2, 4, *(kernel_size or (2, 3, 4)))
+        seen = window_at(value, place, kernel_size) if kernel_size else value
+        y = jnp.einsum("blm,bmlc->blc", kernels.reshape(2, 4, -1), seen.reshape(2, -1, 4, 4))
+        np.testing.assert_allclose(y, output[(slice(None), *place)], atol=2e-6)
+        np.testing.assert_allclose(jnp.sum(kernels, axis=(2, 3, 4)), 1, rtol=1e-5)
