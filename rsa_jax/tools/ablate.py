@@ -97,8 +97,13 @@ def is_done(trial: Trial) -> bool:
 
 
 def run(trial: Trial) -> None:
-    """Trains, going on where an interrupted run was, and evaluates."""
-    train(trial.config, trial.workdir)
+    """Trains, going on where an interrupted run was, and evaluates.
+
+    Raises:
+        SystemExit: a signal stopped it.
+    """
+    if not train(trial.config, trial.workdir):
+        raise SystemExit("Stopped by a signal. The same command goes on from here.")
     evaluate_checkpoint(trial.config, trial.workdir)
 
 

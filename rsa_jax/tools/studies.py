@@ -20,7 +20,7 @@ TRANSFORMS: Study = {
     "3x3x3 convolution": {"model.transform": "conv3d"},
     "self-attention, no positions": _attention("none"),
     "self-attention, relative positions": _attention("relative"),
-    "self-attention, everywhere": _attention("relative", everywhere=True),
+    "self-attention everywhere, relative positions": _attention("relative", everywhere=True),
     "dynamic convolution": {"model.transform": "dynamic_conv"},
     "involution": {"model.transform": "involution"},
     "lambda layer": {"model.transform": "lambda_layer"},

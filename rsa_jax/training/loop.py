@@ -22,10 +22,13 @@ from rsa_jax.training.scores import save_scores
 from rsa_jax.training.state import TrainState, to_devices
 
 
-def train(config: ConfigDict, workdir: Path) -> None:
+def train(config: ConfigDict, workdir: Path) -> bool:
     """Trains to the end of the run, from the latest checkpoint of the workdir if there is one.
 
     SIGTERM saves a checkpoint and returns.
+
+    Returns:
+        Whether the end was reached.
 
     Raises:
         ValueError: the configuration is wrong, or the workdir belongs to another one.
@@ -41,8 +44,8 @@ def train(config: ConfigDict, workdir: Path) -> None:
         claim_workdir(workdir, run.config, dataset)  # not before: what fails until here leaves it free
         if int(state.step) >= run.num_steps:
             logging.info("All %d steps are done.", run.num_steps)
-            return
-        _train_steps(run, state, checkpoints, workdir)
+            return True
+        return _train_steps(run, state, checkpoints, workdir)
     finally:
         checkpoints.close()
 
@@ -77,7 +80,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     return result
 
 
-def _train_steps(run: Run, state: TrainState, checkpoints: Checkpoints, workdir: Path) -> None:
+def _train_steps(run: Run, state: TrainState, checkpoints: Checkpoints, workdir: Path) -> bool:
     config, step = run.config, int(state.step)
     logging.info("Compiling the training step; the first one takes a while.")
     log = RunLog(workdir, first_step=step, num_steps=run.num_steps, every_steps=config.log.every_steps)
@@ -109,6 +112,7 @@ def _train_steps(run: Run, state: TrainState, checkpoints: Checkpoints, workdir:
                     break
     finally:
         log.close()
+    return step >= run.num_steps
 
 
 def _restore_or_init(run: Run, checkpoints: Checkpoints) -> TrainState:

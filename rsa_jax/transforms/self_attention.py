@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from rsa_jax.layers import at_positions
-from rsa_jax.transforms.windows import KernelSize, check_kernel_size, map_window, sum_window
+from rsa_jax.transforms.windows import Blocks, KernelSize, band_matrices, block_rows, check_kernel_size, window_at
 
 POSITIONS = ("none", "relative", "absolute")
 KEY_VALUES = ("per_head", "shared")
@@ -20,9 +20,6 @@ KEY_VALUES = ("per_head", "shared")
 # Sines and cosines of a position along an axis, half of them each, have these wavelengths, in positions.
 WAVELENGTHS = tuple(4.0 * 2**i for i in range(8))
 SINUSOIDS = 2 * len(WAVELENGTHS)
-
-# Entries of the attention over all positions that are computed at once, of one clip.
-CHUNK = 2**22
 
 
 class SelfAttention(nnx.Module):
@@ -50,8 +47,7 @@ class SelfAttention(nnx.Module):
         dtype: of the computation; None for that of input and parameters. Parameters are float32.
         rngs: for the initial weights.
 
-    Memory: heads times M numbers at each position in a window. Over all positions, queries are computed a few at a
-    time, and again for the gradients.
+    Memory: the weights of all heads for a few positions at a time; they are computed again for the gradients.
 
     Raises:
         ValueError: an argument is none of these, in words.
@@ -90,8 +86,7 @@ class SelfAttention(nnx.Module):
         embedding = self.embedding[...].astype(key.dtype) if self.position == "relative" else None
         if self.kernel_size is None:
             return attend(query, key, value, embedding).reshape(x.shape)
-        kernels = window_kernels(query, key, embedding, self.kernel_size)
-        return sum_values(kernels.astype(value.dtype), value, self.kernel_size).reshape(x.shape)
+        return attend_in_window(query, key, value, embedding, self.kernel_size).reshape(x.shape)
 
     def kernels(
         self, x: Float[Array, "B T H W C"], position: tuple[int, int, int]
@@ -104,14 +99,17 @@ class SelfAttention(nnx.Module):
         """
         query, key, _ = self.project(x)
         embedding = self.embedding[...].astype(key.dtype) if self.position == "relative" else None
-        at = (slice(None), *position)
-        if self.kernel_size is not None:
-            kernels = window_kernels(query, key, embedding, self.kernel_size)  # M B T H W L
-            kernels = jnp.moveaxis(kernels[(slice(None), *at)], 0, -1)
-            return {"attention": kernels.reshape(*kernels.shape[:2], *self.kernel_size)}
-        key = jnp.broadcast_to(key, (*key.shape[:4], *query.shape[4:]))
-        logits = jnp.einsum("blc,bthwlc->blthw", query[at], key)
-        if embedding is not None:
+        at, shape = (slice(None), *position), self.kernel_size or x.shape[1:4]
+        if self.kernel_size is None:
+            seen, inside = key.reshape(len(x), -1, *key.shape[4:]), jnp.ones((1, 1, 1), bool)
+        else:
+            flat, ones = key.reshape(*key.shape[:4], -1), jnp.ones((1, *key.shape[1:4], 1))
+            seen = window_at(flat, position, self.kernel_size).reshape(len(x), -1, *key.shape[4:])
+            inside = window_at(ones, position, self.kernel_size)[:, None, :, 0] > 0
+            seen += 0 if embedding is None else embedding
+        logits = jnp.einsum("blc,bmlc->blm", query[at], jnp.broadcast_to(seen, (*seen.shape[:2], *query.shape[4:])))
+        logits = jnp.where(inside, logits, -jnp.inf).reshape(*logits.shape[:2], *shape)
+        if self.kernel_size is None and embedding is not None:
             frame, row, column = (offset[at] for offset in offset_logits(query, embedding))
             logits += frame[..., :, None, None] + row[..., None, :, None] + column[..., None, None, :]
         return {"attention": jax.nn.softmax(logits, axis=(2, 3, 4))}
@@ -144,40 +142,68 @@ class SelfAttention(nnx.Module):
         return query.reshape(heads), key.reshape(heads), value.reshape(heads)
 
 
-def window_kernels(
+def attend_in_window(
     query: Float[Array, "B T H W L c"],
     key: Float[Array, "B T H W #L c"],
+    value: Float[Array, "B T H W #L c"],
     offsets: Float[Array, "M #L c"] | None,
     kernel_size: KernelSize,
-) -> Float[Array, "M B T H W L"]:
-    """κ[m, n] = softmax_m(q_nᵀ (k_(n+m) + r_m)) over the window's positions in the map; in float32 or better.
+) -> Float[Array, "B T H W L c"]:
+    """Σ_m softmax_m(q_nᵀ (k_(n+m) + r_m)) v_(n+m) over the window's positions in the map.
+
+    As products of matrices: neighbours in time and width form a block, whose queries meet the keys of all their
+    windows at once; keys that are not in a query's window are masked.
 
     Args:
         query: divided by √c.
         key: of all positions.
+        value: likewise.
         offsets: r; None for 0.
         kernel_size: of the window.
     """
-    wide = jnp.promote_types(query.dtype, jnp.float32)
+    batch, frames, height, width, heads, channels = query.shape
+    keys = key.shape[4]
+    time, columns = axes = _block(frames, kernel_size[0]), _block(width, kernel_size[2])
+    whole = [(0, axis.blocks * axis.block - axis.length) for axis in axes]
+    query = jnp.pad(query, ((0, 0), whole[0], (0, 0), whole[1], (0, 0), (0, 0)))
+    query = query.reshape(
+        batch, time.blocks, time.block, height, columns.blocks, columns.block, keys, heads // keys, channels
+    )
+    query = query.transpose(3, 0, 6, 1, 4, 2, 5, 7, 8)  # H B K J I t w Q c
+    query = query.reshape(*query.shape[:5], -1, *query.shape[7:])
 
-    def logits(key: Array, inside: Array, *offset: Array) -> Float[Array, "B T H W L"]:
-        key = key + offset[0] if offset else key
-        # Heads that share a key stay one axis: with two, of which one is 1, the gradient crashes XLA on the CPU
-        # (jaxlib 0.10.2).
-        return jnp.where(inside[..., None], jnp.sum(query * key, axis=-1, dtype=wide), -jnp.inf)
+    def around(x: Float[Array, "B T H W N"]) -> Float[Array, "H N B J I m"]:
+        return jnp.moveaxis(block_rows(x, kernel_size, axes), 4, 0)
 
-    inside = jnp.ones((1, *key.shape[1:4]), bool)
-    each = () if offsets is None else (offsets,)
-    scores = map_window(logits, (key, inside), kernel_size, *each)
-    # In two axes: XLA's sums over the first of six take a hundred times as long on a CPU.
-    return jax.nn.softmax(scores.reshape(len(scores), -1), axis=0).reshape(scores.shape)
+    def around_heads(x: Float[Array, "B T H W K c"]) -> Float[Array, "H K c B J I m"]:
+        rows = around(x.reshape(*x.shape[:4], -1))
+        return rows.reshape(height, keys, channels, *rows.shape[2:])
 
+    inside = around(jnp.ones((1, *key.shape[1:4], 1), key.dtype))[:, 0, 0, :, :, None, None]  # H J I 1 1 m
+    band = band_matrices(jnp.ones((math.prod(kernel_size), 1, 1), key.dtype), kernel_size, axes)[0].T[:, None]  # F 1 m
+    relative = None
+    if offsets is not None:
+        relative = band_matrices(offsets.reshape(len(offsets), 1, -1), kernel_size, axes)[0]
+        relative = relative.reshape(len(relative), -1, keys, channels)  # m F K c
 
-def sum_values(
-    kernels: Float[Array, "M B T H W L"], value: Float[Array, "B T H W #L c"], kernel_size: KernelSize
-) -> Float[Array, "B T H W L c"]:
-    """Σ_m κ[m, n] v[n + m] over a window."""
-    return sum_window(lambda value, kernel: kernel[..., None] * value, (value,), kernel_size, kernels)
+    @jax.checkpoint
+    def attend_row(inputs: tuple[Array, ...]) -> Float[Array, "B K J I F Q c"]:
+        query, key, value, inside = inputs
+        wide = jnp.promote_types(query.dtype, jnp.float32)
+        logits = jnp.einsum("bkjifqc,kcbjim->bkjifqm", query, key, preferred_element_type=wide)
+        if relative is not None:
+            logits += jnp.einsum("bkjifqc,mfkc->bkjifqm", query, relative, preferred_element_type=wide)
+        # Not -inf: of queries that fill up the last block, nothing may be inside, and gradients of 0 / 0 are not 0.
+        kernels = _softmax(jnp.where(inside * band > 0, logits, jnp.finfo(wide).min)).astype(value.dtype)
+        return jnp.einsum("bkjifqm,kcbjim->bkjifqc", kernels, value)
+
+    each = query.size // height // channels * len(band[0, 0])
+    inputs = query, around_heads(key), around_heads(value), inside
+    y = jax.lax.map(attend_row, inputs, batch_size=_at_once(each))
+    y = y.reshape(height, batch, keys, time.blocks, columns.blocks, time.block, columns.block, heads // keys, channels)
+    y = y.transpose(1, 3, 5, 0, 4, 6, 2, 7, 8)  # B J t H I w K Q c
+    y = y.reshape(batch, time.blocks * time.block, height, columns.blocks * columns.block, heads, channels)
+    return y[:, :frames, :, :width]
 
 
 def attend(
@@ -186,7 +212,7 @@ def attend(
     value: Float[Array, "B T H W #L c"],
     embedding: Float[Array, "3 S #L c"] | None,
 ) -> Float[Array, "B T H W L c"]:
-    """Σ_m softmax_m(q_nᵀ (k_m + R s(m - n))) v_m over all positions; softmax in float32 or better.
+    """Σ_m softmax_m(q_nᵀ (k_m + R s(m - n))) v_m over all positions.
 
     Args:
         query: divided by √c.
@@ -194,7 +220,6 @@ def attend(
         value: likewise.
         embedding: R; None for 0.
     """
-    wide = jnp.promote_types(query.dtype, jnp.float32)
     of_position = (query,) if embedding is None else (query, *offset_logits(query, embedding))
     # L heads as K keys with Q queries each, and positions first: the batch may be split over devices.
     shape, keys = query.shape, key.shape[4]
@@ -203,15 +228,31 @@ def attend(
     @jax.checkpoint
     def attend_one(inputs: tuple[Array, ...]) -> Float[Array, "B K Q c"]:
         query, *offsets = inputs
+        wide = jnp.promote_types(query.dtype, jnp.float32)
         logits = jnp.einsum("bkqc,bthwkc->bkqthw", query, key, preferred_element_type=wide)
         for axis, offset in enumerate(offsets):
             logits += jnp.expand_dims(offset, [3 + other for other in range(3) if other != axis])
-        kernel = jax.nn.softmax(logits, axis=(3, 4, 5)).astype(value.dtype)
-        return jnp.einsum("bkqthw,bthwkc->bkqc", kernel, value)
+        kernels = _softmax(logits.reshape(*logits.shape[:3], -1)).astype(value.dtype)
+        return jnp.einsum("bkqm,bmkc->bkqc", kernels, value.reshape(shape[0], -1, *value.shape[4:]))
 
     inputs = tuple(jnp.moveaxis(x, 1, 0) for x in grouped)
-    y = jax.lax.map(attend_one, inputs, batch_size=max(1, CHUNK // math.prod(shape[1:5])))
+    y = jax.lax.map(attend_one, inputs, batch_size=_at_once(math.prod(shape[:5])))
     return jnp.moveaxis(y, 0, 1).reshape(shape)
+
+
+def _softmax(logits: Float[Array, "*N m"]) -> Float[Array, "*N m"]:
+    return jax.nn.softmax(logits, axis=-1)
+
+
+def _block(length: int, size: int) -> Blocks:
+    """Blocks about as long as the window: each query meets twice the keys that it needs, and a key is copied twice."""
+    blocks = max(1, length // size) if length >= 2 * size else 1
+    return Blocks(length, size, -(-length // blocks))
+
+
+def _at_once(logits: int) -> int:
+    """How many steps with so many logits are computed at once. On a CPU, what leaves its cache takes twice as long."""
+    return max(1, (2**20 if jax.default_backend() == "cpu" else 2**26) // logits)
 
 
 def offset_logits(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from rsa_jax.compiler import not_before
 
@@ -49,12 +49,12 @@ def window_at(
     return window.reshape(x.shape[0], -1, x.shape[-1])
 
 
-def map_window(
+def sum_window(
     step: Callable[..., Array], maps: tuple[Array, ...], kernel_size: KernelSize, *each: Array
-) -> Float[Array, "M *N"]:
-    """`step(*moved maps, *entries of each)` for every position of the window, one after the other.
+) -> Float[Array, "*N"]:
+    """Σ step(*moved maps, *entries of each) over the positions of the window; in float32 or better.
 
-    Where `windows` needs M times the memory of the maps, this needs that of its results.
+    Where `windows` needs M times the memory of the maps, this needs that of the result.
 
     Args:
         step: of the maps, `B T H W ...`, moved so that the position comes to lie on the window's centre, zero where
@@ -63,40 +63,28 @@ def map_window(
         kernel_size: of the window.
         each: arrays with M entries.
     """
-    steps = _moved(maps, kernel_size)
-    return lax.map(jax.checkpoint(lambda inputs: step(*steps(inputs[0]), *inputs[1:])), (_starts(kernel_size), *each))
-
-
-def sum_window(
-    step: Callable[..., Array], maps: tuple[Array, ...], kernel_size: KernelSize, *each: Array
-) -> Float[Array, "*N"]:
-    """The sum of what `map_window` gives, in the memory of a single result; in float32 or better."""
-    steps = _moved(maps, kernel_size)
-
-    @jax.checkpoint
-    def add(total: Array, inputs: tuple[Array, ...]) -> tuple[Array, None]:
-        return total + step(*steps(inputs[0]), *inputs[1:]), None
-
-    result = jax.eval_shape(step, *maps, *(x[0] for x in each))
-    total = jnp.zeros(result.shape, jnp.promote_types(result.dtype, jnp.float32))
-    return lax.scan(add, total, (_starts(kernel_size), *each))[0].astype(result.dtype)
-
-
-def _starts(kernel_size: KernelSize) -> Int[Array, "M 3"]:
-    """Where the map has to be cut out of the padded one for each position of the window."""
-    return jnp.indices(kernel_size).reshape(3, -1).T
-
-
-def _moved(maps: tuple[Array, ...], kernel_size: KernelSize) -> Callable[[Int[Array, " 3"]], list[Array]]:
+    frames, height, width = kernel_size
     around = [(size // 2, size // 2) for size in kernel_size]
     padded = [jnp.pad(x, [(0, 0), *around, *[(0, 0)] * (x.ndim - 4)]) for x in maps]
+    each = tuple(x.reshape(frames * height, width, *x.shape[1:]) for x in each)
 
-    def cut(start: Int[Array, " 3"]) -> list[Array]:
-        return [
-            lax.dynamic_slice(y, (0, *start, *[0] * (x.ndim - 4)), x.shape) for x, y in zip(maps, padded, strict=True)
+    # A row of the window at once: the gradient of what is cut out is as large as the padded map, each time.
+    @jax.checkpoint
+    def add_row(total: Array, inputs: tuple[Array, ...]) -> tuple[Array, None]:
+        (frame, row), *entries = inputs
+        rows = [
+            lax.dynamic_slice(y, (0, frame, row, *[0] * (y.ndim - 3)), (*x.shape[:3], *y.shape[3:]))
+            for x, y in zip(maps, padded, strict=True)
         ]
+        for i in range(width):
+            moved = [lax.slice_in_dim(y, i, i + x.shape[3], axis=3) for x, y in zip(maps, rows, strict=True)]
+            total += step(*moved, *(entry[i] for entry in entries))
+        return total, None
 
-    return cut
+    result = jax.eval_shape(step, *maps, *(x[0, 0] for x in each))
+    total = jnp.zeros(result.shape, jnp.promote_types(result.dtype, jnp.float32))
+    starts = jnp.indices((frames, height)).reshape(2, -1).T
+    return lax.scan(add_row, total, (starts, *each))[0].astype(result.dtype)
 
 
 def correlate_conv(
@@ -141,10 +129,10 @@ def _banded_forward(
     x: Float[Array, "B T H W C"], weights: Float[Array, "M C E"], kernel_size: KernelSize
 ) -> tuple[Float[Array, "B T H W C E"], tuple[Array, Array]]:
     time, width = axes = choose_blocks(x.shape, weights.shape, kernel_size)
-    bands = _bands(weights, kernel_size, axes)
+    bands = band_matrices(weights, kernel_size, axes)
 
     def part(x: Float[Array, "b T H W C"]) -> Float[Array, "b T H W C E"]:
-        rows = _rows(x, kernel_size, axes)
+        rows = block_rows(x, kernel_size, axes)
         flat = rows.reshape(rows.shape[0], -1, rows.shape[-1])
         y = flat @ bands if bands.shape[0] > 1 else jnp.einsum("cnk,kf->cnf", flat, bands[0])
         y = y.reshape(*rows.shape[:-1], time.block, width.block, -1)  # C b J I H t w E
@@ -161,13 +149,13 @@ def _banded_backward(
 ) -> tuple[Float[Array, "B T H W C"], Float[Array, "M C E"]]:
     x, weights = residuals
     time, width = axes = choose_blocks(x.shape, weights.shape, kernel_size)
-    bands, bands_pullback = jax.vjp(lambda weights: _bands(weights, kernel_size, axes), weights)
+    bands, bands_pullback = jax.vjp(lambda weights: band_matrices(weights, kernel_size, axes), weights)
     missing = [(0, axis.blocks * axis.block - axis.length) for axis in axes]
 
     def part(
         total: Float[Array, "G K F"], x: Float[Array, "b T H W C"], grad: Float[Array, "b T H W C E"]
     ) -> tuple[Float[Array, "G K F"], Float[Array, "b T H W C"]]:
-        rows, rows_pullback = jax.vjp(lambda x: _rows(x, kernel_size, axes), x)
+        rows, rows_pullback = jax.vjp(lambda x: block_rows(x, kernel_size, axes), x)
         flat = rows.reshape(rows.shape[0], -1, rows.shape[-1])
         grad = jnp.pad(grad, ((0, 0), missing[0], (0, 0), missing[1], (0, 0), (0, 0)))
         batch, _, height, _, channels, outputs = grad.shape
@@ -313,7 +301,7 @@ def _in_parts(
     return total, results.swapaxes(0, 1).reshape(-1, *results.shape[2:])
 
 
-def _rows(
+def block_rows(
     x: Float[Array, "B T H W C"], kernel_size: KernelSize, axes: tuple[Blocks, Blocks]
 ) -> Float[Array, "C B J I H K"]:
     """Inputs of block J in time and I in width, in each row H: K = m_h * span in time * span in width."""
@@ -327,7 +315,7 @@ def _rows(
     return jnp.concatenate([x[..., i : i + height, :] for i in range(size)], axis=-1)
 
 
-def _bands(
+def band_matrices(
     weights: Float[Array, "M C E"], kernel_size: KernelSize, axes: tuple[Blocks, Blocks]
 ) -> Float[Array, "C K F"]:
     """Weights as matrices from K inputs to the F = block in time * block in width * E outputs of a block."""

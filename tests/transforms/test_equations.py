@@ -41,6 +41,12 @@ CASES = {
         (1, 1, 3, 2, 4),
         ATTENTION | {"kernel_size": (3, 5, 7), "position": "relative", "key_value": "shared"},
     ),
+    "attention in a window, blocks that reach beyond the map": (
+        "self_attention",
+        loops.self_attention,
+        (1, 1, 2, 10, 2),
+        ATTENTION | {"kernel_size": (1, 3, 3), "position": "relative"},
+    ),
     "attention in a window, relative": (
         "self_attention",
         loops.self_attention,
