@@ -201,6 +201,17 @@ def test_sigterm_saves_and_exits(tmp_path, data_dir, config):
     checkpoints.close()
 
 
+def test_ctrl_c_stops_after_the_step_and_again_at_once():
+    before = signal.getsignal(signal.SIGINT)
+    with loop.StopSignal() as stop:
+        assert not stop.requested(1)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.requested(1)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == before
+
+
 def test_eight_devices_give_the_losses_of_one_and_restore_its_checkpoints(tmp_path, data_dir, undisturbed):
     finish(command(tmp_path, data_dir, devices=8))
     for step, record in lines(undisturbed).items():

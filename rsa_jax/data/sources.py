@@ -85,13 +85,16 @@ def _contents(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.Pa
 
 
 def list_videos(path: pathlib.Path) -> list[pathlib.Path]:
-    """Videos, and folders of frames, at or below a path. A file is one whatever its name."""
+    """Videos, and folders of frames, at or below a path.
+
+    A file is a video whatever its name; below a folder, by its extension. A folder that holds pictures and no videos is
+    one of frames: pictures beside videos are taken for previews.
+    """
     if not path.is_dir():
         return [path]
     videos, folders, pictures = _contents(path)
-    if pictures and not (videos or folders):
-        return [path]
-    return videos + [video for folder in folders for video in list_videos(folder)]
+    frames = [path] if pictures and not videos else []
+    return frames + videos + [video for folder in folders for video in list_videos(folder)]
 
 
 def find_file(names: Sequence[str], folders: Sequence[pathlib.Path]) -> pathlib.Path | None:

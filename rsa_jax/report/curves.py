@@ -91,7 +91,7 @@ def make_charts(records: Sequence[dict[str, Any]]) -> list[Chart]:
 
 def _series(records: Sequence[dict[str, Any]], field: str, factor: float) -> Float[np.ndarray, "N 2"]:
     """Steps and values; what is not finite is left out."""
-    pairs = [(record["step"], factor * record[field]) for record in records if field in record]
+    pairs = [(record["step"], factor * record[field]) for record in records if record.get(field) is not None]
     points = np.array([pair for pair in pairs if math.isfinite(pair[1])], np.float64).reshape(-1, 2)
     return np.stack([part.mean(axis=0) for part in np.array_split(points, POINTS)]) if len(points) > POINTS else points
 
@@ -125,4 +125,4 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     power = 10.0 ** math.floor(math.log10(span / most))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if span / (factor * power) <= most)
     first, last = math.floor(round(low / step, 9)), math.ceil(round((low + span) / step, 9))
-    return [round(number * step, 12) for number in range(first, last + 1)]
+    return [float(f"{number * step:.12g}") for number in range(first, last + 1)]

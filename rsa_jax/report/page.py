@@ -67,7 +67,7 @@ def write_report(
         "size": curves.SIZE,
     }
     with complete(path) as partial:
-        partial.write_text(environment.get_template("report.html.jinja").render(content), encoding="utf-8")
+        partial.write_text(environment.get_template("report.html.jinja").render(content), "utf-8", "backslashreplace")
 
 
 def _content(scores: Scores, read_clips: ReadClips) -> dict[str, Any]:

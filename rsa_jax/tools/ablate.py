@@ -1,12 +1,14 @@
 """Trains the variants of a study over several seeds, and writes what came out as a table and a plot.
 
-python -m rsa_jax.tools.ablate --config configs/motion.py --study transforms --out docs/ablations [--seeds 3]
+python -m rsa_jax.tools.ablate --config configs/motion.py --study transforms --out ablations [--seeds 3]
 
 OUT/STUDY gets a workdir for every run, table.md, table.csv and plot.png, which are written anew after every run.
-Started again, the same command goes on where it was.
+Started again, the same command goes on where it was. A run whose loss is no longer finite counts as diverged.
 """
 
 import csv
+import json
+import re
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -17,15 +19,15 @@ import matplotlib
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from rsa_jax.files import complete
+from rsa_jax.files import complete, write_json
 from rsa_jax.flags import CONFIG
 from rsa_jax.logs import setup_logging
 from rsa_jax.tools.profile import profile
 from rsa_jax.tools.studies import STUDIES
 from rsa_jax.training.checkpoints import check_same, read_config
 from rsa_jax.training.loop import evaluate_checkpoint, train
+from rsa_jax.training.metrics import NonFiniteLossError
 from rsa_jax.training.run import load_info, with_classes
-from rsa_jax.training.scores import load_scores
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -43,23 +45,34 @@ class Trial(NamedTuple):
     workdir: Path
 
 
-class Outcome(NamedTuple):
-    """What a variant costs and reaches: millions of parameters, billions of multiply-adds, top-1 by seed in percent."""
+class Cost(NamedTuple):
+    """Of a variant: millions of parameters, billions of multiply-adds for a clip."""
 
-    variant: str
     parameters: float
     multiply_adds: float
-    top1: Sequence[float]
+
+
+class Outcome(NamedTuple):
+    """What a variant costs, and the top-1 in percent that it reaches with each seed; None: it diverged."""
+
+    variant: str
+    cost: Cost
+    top1: Sequence[float | None]
 
     @property
-    def mean(self) -> float:
-        """Over the seeds."""
-        return statistics.mean(self.top1)
+    def finite(self) -> list[float]:
+        """Of the seeds that did not diverge."""
+        return [value for value in self.top1 if value is not None]
+
+    @property
+    def mean(self) -> float | None:
+        """Over the seeds that did not diverge, if there are any."""
+        return statistics.mean(self.finite) if self.finite else None
 
     @property
     def deviation(self) -> float | None:
         """Of the sample; a single one has none."""
-        return statistics.stdev(self.top1) if len(self.top1) > 1 else None
+        return statistics.stdev(self.finite) if len(self.finite) > 1 else None
 
 
 def trials(config: ConfigDict, variants: dict[str, dict[str, Any]], seeds: int, folder: Path) -> list[Trial]:
@@ -73,52 +86,83 @@ def trials(config: ConfigDict, variants: dict[str, dict[str, Any]], seeds: int, 
     """
     made = []
     for seed in range(config.seed, config.seed + seeds):
-        for number, (variant, fields) in enumerate(variants.items()):
+        for variant, fields in variants.items():
             changed = config.copy_and_resolve_references()
             changed.update_from_flattened_dict(fields)
             changed.seed = seed
             # The last checkpoint, not the best: choosing by the figure that is compared would flatter the noisy.
             changed.eval.checkpoint = "latest"
-            made.append(Trial(variant, changed, folder / f"variant_{number}_seed_{seed}"))
+            made.append(Trial(variant, changed, folder / f"{_slug(variant)}_seed_{seed}"))
     return made
 
 
+def _slug(variant: str) -> str:
+    """As a name of a folder."""
+    return re.sub("[^a-z0-9.]+", "_", variant.lower()).strip("_")
+
+
+def costs(config: ConfigDict, variants: dict[str, dict[str, Any]]) -> dict[str, Cost]:
+    """What every variant costs, before hours are spent on one of them.
+
+    Raises:
+        ValueError: the configuration does not fit some of them; names each, and why.
+    """
+    info, found, wrong = load_info(config.data), {}, []
+    for trial in trials(config, variants, 1, Path()):
+        try:
+            layers = profile(with_classes(trial.config, info))
+        except ValueError as error:
+            wrong.append(f"  {trial.variant}: {error}")
+            continue
+        parameters, multiply_adds = (sum(getattr(layer, name) for layer in layers) for name in Cost._fields)
+        found[trial.variant] = Cost(parameters / 1e6, multiply_adds / 1e9)
+    if wrong:
+        raise ValueError("Variants that this configuration does not fit:\n" + "\n".join(wrong))
+    return found
+
+
+def _views(config: ConfigDict) -> dict[str, Any]:
+    """Of each clip in the evaluation, on which its figures depend."""
+    return {"num_clips": config.eval.num_clips, "num_crops": config.eval.num_crops, "average": config.eval.average}
+
+
 def is_done(trial: Trial) -> bool:
-    """Whether the run has ended and was evaluated.
+    """Whether the run has ended, and was evaluated by the views of the configuration.
 
     Raises:
         WorkdirError: it is that of another configuration.
     """
-    if not (trial.workdir / "scores.npz").exists():
+    if not (trial.workdir / "config.json").exists():
         return False
-    config = with_classes(trial.config, load_info(trial.config.data))
-    check_same(read_config(trial.workdir), config, trial.workdir)
-    return True
+    check_same(read_config(trial.workdir), with_classes(trial.config, load_info(trial.config.data)), trial.workdir)
+    if not (trial.workdir / "outcome.json").exists():
+        return False
+    return json.loads((trial.workdir / "outcome.json").read_text())["views"] == _views(trial.config)
 
 
 def run(trial: Trial) -> None:
-    """Trains, going on where an interrupted run was, and evaluates.
+    """Trains, going on where an interrupted run was, evaluates, and writes outcome.json.
 
     Raises:
         SystemExit: a signal stopped it.
     """
-    if not train(trial.config, trial.workdir):
-        raise SystemExit("Stopped by a signal. The same command goes on from here.")
-    evaluate_checkpoint(trial.config, trial.workdir)
+    try:
+        if not train(trial.config, trial.workdir):
+            raise SystemExit("Stopped by a signal. The same command goes on from here.")
+        top1 = evaluate_checkpoint(trial.config, trial.workdir)["top1"]
+    except NonFiniteLossError as error:
+        logging.warning("%s diverges with seed %d: %s", trial.variant, trial.config.seed, error)
+        top1 = None
+    write_json(trial.workdir / "outcome.json", {"top1": top1, "views": _views(trial.config)})
 
 
-def collect(done: Sequence[Trial]) -> list[Outcome]:
+def collect(done: Sequence[Trial], costs: dict[str, Cost]) -> list[Outcome]:
     """One outcome a variant, in the order of the study."""
-    outcomes = []
-    for variant in dict.fromkeys(trial.variant for trial in done):
-        own = [trial for trial in done if trial.variant == variant]
-        config = with_classes(own[0].config, load_info(own[0].config.data))
-        costs = profile(config)
-        parameters = sum(cost.parameters for cost in costs) / 1e6
-        multiply_adds = sum(cost.multiply_adds for cost in costs) / 1e9
-        top1 = [load_scores(trial.workdir / "scores.npz").metrics()["top1"] for trial in own]
-        outcomes.append(Outcome(variant, parameters, multiply_adds, top1))
-    return outcomes
+    top1: dict[str, list[float | None]] = {}
+    for trial in done:
+        outcome = json.loads((trial.workdir / "outcome.json").read_text())
+        top1.setdefault(trial.variant, []).append(outcome["top1"])
+    return [Outcome(variant, cost, top1[variant]) for variant, cost in costs.items() if variant in top1]
 
 
 def write_results(outcomes: Sequence[Outcome], folder: Path) -> None:
@@ -134,28 +178,32 @@ def write_results(outcomes: Sequence[Outcome], folder: Path) -> None:
 
 
 def _row(outcome: Outcome) -> list[str]:
-    deviation = "" if outcome.deviation is None else f"{outcome.deviation:.1f}"
-    seeds = " ".join(f"{value:.1f}" for value in outcome.top1)
-    costs = f"{outcome.parameters:.3f}", f"{outcome.multiply_adds:.4f}"
-    return [outcome.variant, *costs, f"{outcome.mean:.1f}", deviation, seeds]
+    seeds = " ".join("diverged" if value is None else f"{value:.1f}" for value in outcome.top1)
+    mean, deviation = ("" if value is None else f"{value:.1f}" for value in (outcome.mean, outcome.deviation))
+    cost = f"{outcome.cost.parameters:.3f}", f"{outcome.cost.multiply_adds:.4f}"
+    return [outcome.variant, *cost, mean, deviation, seeds]
 
 
 def draw(outcomes: Sequence[Outcome], out: Path) -> None:
     """Top-1 of every variant: a dot a seed, a line at the mean and a bar of one deviation to either side."""
     figure, axes = plt.subplots(figsize=(7, 0.8 + 0.32 * len(outcomes)), layout="constrained")
     for row, outcome in enumerate(outcomes):
-        spread = outcome.deviation or 0.0
-        axes.barh(row, 2 * spread, 0.5, outcome.mean - spread, color="tab:blue", alpha=0.2)
-        axes.vlines(outcome.mean, row - 0.3, row + 0.3, color="tab:blue")
-        axes.plot(outcome.top1, [row] * len(outcome.top1), "o", color="tab:blue", markersize=4, alpha=0.6)
-        axes.annotate(f"{outcome.mean:.1f}", (101, row), annotation_clip=False, va="center", fontsize=8)
+        label = "diverged"
+        if outcome.mean is not None:
+            spread = outcome.deviation or 0.0
+            axes.barh(row, 2 * spread, 0.5, outcome.mean - spread, color="tab:blue", alpha=0.2)
+            axes.vlines(outcome.mean, row - 0.3, row + 0.3, color="tab:blue")
+            label = f"{outcome.mean:.1f}"
+        axes.scatter(outcome.finite, [row] * len(outcome.finite), 16, "tab:blue", alpha=0.6, clip_on=False)
+        axes.annotate(label, (102, row), annotation_clip=False, va="center", fontsize=8)
     axes.set_yticks(range(len(outcomes)), [outcome.variant for outcome in outcomes])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("validation top-1, %")
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(out, dpi=150)
+    with complete(out) as partial:
+        figure.savefig(partial, dpi=150, format="png")
     plt.close(figure)
 
 
@@ -163,8 +211,9 @@ def study(config: ConfigDict, variants: dict[str, dict[str, Any]], seeds: int, f
     """Runs what is not done yet, and writes the results after every run.
 
     Raises:
-        ValueError: a field of the configuration is wrong, or the folder holds runs of another one.
+        ValueError: the configuration does not fit a variant, or the folder holds runs of another one.
     """
+    cost = costs(config, variants)
     made = trials(config, variants, seeds, folder)
     done = {trial.workdir for trial in made if is_done(trial)}
     waiting = [trial for trial in made if trial.workdir not in done]
@@ -172,8 +221,8 @@ def study(config: ConfigDict, variants: dict[str, dict[str, Any]], seeds: int, f
         logging.info("Run %d of %d: %s, seed %d%s", len(done) + 1, len(made), trial.variant, trial.config.seed, left)
         run(trial)
         done.add(trial.workdir)
-        write_results(collect([trial for trial in made if trial.workdir in done]), folder)
-    outcomes = collect(made)
+        write_results(collect([trial for trial in made if trial.workdir in done], cost), folder)
+    outcomes = collect(made, cost)
     write_results(outcomes, folder)
     return outcomes
 

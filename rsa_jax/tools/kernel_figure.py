@@ -19,6 +19,8 @@ NAMES, WIDTH, BAR, LINE, GAP = 0.95, 9.6, 0.75, 0.22, 0.08
 LARGEST_FRAME, LARGEST_SLICE, SMALLEST_ROW = 1.2, 0.45, 0.44
 # The most queries that are drawn.
 QUERIES = 6
+# The most letters of a title.
+LETTERS = 165
 COLOURS = "RdBu_r"
 
 
@@ -52,13 +54,18 @@ class Panel(NamedTuple):
         frames, rows, columns = ((axis >= 0) & (axis < n) for axis, n in zip(axes, self.map_size, strict=True))
         return frames[:, None, None] & rows[:, None] & columns
 
+    def largest(self, name: str) -> float:
+        """Absolute value of a kernel in the clip, of the queries that are drawn."""
+        return float(np.abs(self.kernels[name][:QUERIES] * self.inside()).max())
+
 
 def draw_kernels(titles: Sequence[str], panels: Sequence[Panel], out: Path) -> None:
     """Draws panels below each other, all kernels in the colours of one scale around 0.
 
     A panel has a row of frames, in which the query is red and its window yellow, and a row for each kind of kernel:
     the slices over time of each query's. What lies outside of the clip, where there is nothing to see, is pale. Below
-    a kernel's name is its largest value, and from the second panel on its similarity to that of the first.
+    a kernel's name is its largest absolute value, and from the second panel on its similarity to that of the first,
+    at the places of the window that lie in the clip in both. What the clip does not reach counts in neither.
 
     Args:
         titles: of the panels.
@@ -72,17 +79,17 @@ def draw_kernels(titles: Sequence[str], panels: Sequence[Panel], out: Path) -> N
     row = max(height + GAP, SMALLEST_ROW)
     panel_height = 3 * LINE + frame + len(panels[0].kernels) * row
     figure = plt.figure(figsize=(NAMES + WIDTH + BAR, GAP + panel_height * len(panels)))
-    scale = max(float(np.abs(kernel[:queries]).max()) for panel in panels for kernel in panel.kernels.values()) or 1.0
+    scale = max(panel.largest(name) for panel in panels for name in panel.kernels) or 1.0
     top = GAP
     for title, panel in zip(titles, panels, strict=True):
-        _write(figure, GAP, top, title, weight="bold")
+        _write(figure, GAP, top, title[:LETTERS], weight="bold")
         _draw_frames(figure, panel, top + LINE, frame)
         top += LINE + frame + GAP
         for query in range(queries):
             _write(figure, NAMES + query * (group + GAP), top, f"query {query}", color="0.35")
         top += LINE
         for name, kernels in panel.kernels.items():
-            _write(figure, GAP, top, _caption(name, kernels, None if panel is panels[0] else panels[0].kernels[name]))
+            _write(figure, GAP, top, _caption(name, panel, panels[0]))
             for query in range(queries):
                 axes = _axes(figure, NAMES + query * (group + GAP), top, group, height)
                 _draw_slices(axes, kernels[query], panel.inside(), scale)
@@ -95,15 +102,17 @@ def draw_kernels(titles: Sequence[str], panels: Sequence[Panel], out: Path) -> N
     plt.close(figure)
 
 
-def _caption(name: str, kernels: Float[np.ndarray, "L t h w"], other: Float[np.ndarray, "L t h w"] | None) -> str:
-    caption = f"{name}\nmax {np.abs(kernels).max():.2g}"
-    return caption if other is None else f"{caption}\ncosine {cosine(kernels, other):.2f}"
+def _caption(name: str, panel: Panel, first: Panel) -> str:
+    caption = f"{name}\nmax |κ| {panel.largest(name):.2g}"
+    return caption if panel is first else f"{caption}\ncosine {similarity(name, panel, first):.2f}"
 
 
-def cosine(a: Float[np.ndarray, "L t h w"], b: Float[np.ndarray, "L t h w"]) -> float:
-    """Of the angle between two arrays; 0 if one of them is 0."""
-    norms = np.linalg.norm(a) * np.linalg.norm(b)
-    return float(np.sum(a * b) / norms) if norms else 0.0
+def similarity(name: str, a: Panel, b: Panel) -> float:
+    """Cosine of the angle between the kernels of all queries, where the window lies in both clips; 0 if one is 0."""
+    both = a.inside() & b.inside()
+    kernel, other = a.kernels[name] * both, b.kernels[name] * both
+    norms = np.linalg.norm(kernel) * np.linalg.norm(other)
+    return float(np.sum(kernel * other) / norms) if norms else 0.0
 
 
 def _draw_frames(figure: Figure, panel: Panel, top: float, side: float) -> None:

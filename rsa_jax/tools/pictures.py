@@ -1,7 +1,7 @@
 """Pictures of clips: rows of frames under titles, and moving pictures beside bars."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,23 @@ class Row(NamedTuple):
     title: str
     colour: str
     frames: Sequence[UInt8[np.ndarray, "H W 3"]]
+
+
+def check_picture(path: Path, *formats: str) -> None:
+    """Checks where a picture is to be written, before anything is computed for it.
+
+    Args:
+        path: of the picture.
+        formats: that it may have, as extensions; none: all that matplotlib writes.
+
+    Raises:
+        ValueError: its folder is not there, it is itself a folder, or its extension is none of the formats'.
+    """
+    formats = formats or tuple(sorted(FigureCanvasAgg.get_supported_filetypes()))
+    if path.suffix.lower().lstrip(".") not in formats:
+        raise ValueError(f"{path}: expected a picture's name that ends with .{', .'.join(formats)}")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise ValueError(f"{path}: " + ("is a folder" if path.is_dir() else "its folder does not exist"))
 
 
 def draw_rows(rows: Sequence[Row], out: Path) -> None:
@@ -59,14 +76,14 @@ def draw_rows(rows: Sequence[Row], out: Path) -> None:
 
 
 def annotate(
-    frames: UInt8[np.ndarray, "T H W 3"], title: str, shares: Mapping[str, float]
+    frames: UInt8[np.ndarray, "T H W 3"], title: str, shares: Sequence[tuple[str, float]]
 ) -> list[UInt8[np.ndarray, "h w 3"]]:
     """Frames `HEIGHT` pixels high, each beside bars.
 
     Args:
         frames: of one clip.
         title: above the bars.
-        shares: from 0 to 1, by name; from top to bottom.
+        shares: names and numbers from 0 to 1, from top to bottom.
     """
     bars = _draw_bars(title, shares)
     width = round(HEIGHT * frames.shape[2] / frames.shape[1])
@@ -74,14 +91,15 @@ def annotate(
     return [np.concatenate([frame, bars], axis=1) for frame in scaled]
 
 
-def _draw_bars(title: str, shares: Mapping[str, float]) -> UInt8[np.ndarray, "h w 3"]:
+def _draw_bars(title: str, shares: Sequence[tuple[str, float]]) -> UInt8[np.ndarray, "h w 3"]:
     figure = plt.figure(figsize=(BARS_WIDTH / 100, HEIGHT / 100), dpi=100)
-    figure.text(0.04, 0.97, textwrap.fill(title, 48), fontsize=7, va="top", parse_math=False)
+    title = textwrap.fill(title, 48, max_lines=3, placeholder="...")
+    figure.text(0.04, 0.97, title, fontsize=7, va="top", parse_math=False)
     axes = figure.add_axes((0.04, 0.02, 0.92, 0.8))
     axes.set(xlim=(0, 1), ylim=(len(shares) - 0.5, -0.5))
     axes.set_axis_off()
-    axes.barh(range(len(shares)), list(shares.values()), color="#9ec5f4")
-    for row, (name, share) in enumerate(shares.items()):
+    axes.barh(range(len(shares)), [share for _, share in shares], color="#9ec5f4")
+    for row, (name, share) in enumerate(shares):
         label = f"{share:.1%}  {textwrap.shorten(name, 52, placeholder='...')}"
         axes.text(0.01, row, label, fontsize=8, va="center", parse_math=False)
     canvas = FigureCanvasAgg(figure)

@@ -2,7 +2,8 @@
 
 python -m rsa_jax.tools.predict --workdir DIR VIDEO ... [--top 5] [--json out.json] [--out DIR|FILE.gif] [--window 64]
 
-VIDEO is a file in any container and codec that FFmpeg reads, a folder of frames, or a folder with either at any depth.
+VIDEO is a file in any container and codec that FFmpeg reads, a folder of frames, or a folder with either at any depth;
+in a folder, a video is known by its extension, and pictures beside videos are left out.
 Frames are chosen, resized, compressed and cropped as they were for the workdir's data set and its evaluation. With
 --window, a long video is cut into parts that are predicted one by one. A video that cannot be decoded is reported,
 and the exit status is 1; the others are predicted all the same.
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -25,10 +26,11 @@ from jaxtyping import Float
 from rsa_jax.data.parallel import WorkerDiedError, parallel_map
 from rsa_jax.data.segments import Reading, Segment, Video, try_video
 from rsa_jax.data.sources import list_videos
-from rsa_jax.files import write_json
+from rsa_jax.files import printable, write_json
 
-# Rows of a picture: of more parts, so many from all over the video.
+# Parts that a picture shows: of more, so many from all over the video, or over all videos.
 MOST_ROWS = 24
+MOST_CLIPS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +54,12 @@ class Part(Segment):
         times = f", {seconds[0]:.1f} to {seconds[1]:.1f} s" if seconds else ""
         return f"frames {self.start} to {self.stop - 1}{times}"
 
+    def title(self) -> str:
+        """Name of the video and place in it."""
+        return f"{printable(Path(self.path.name))}, {self}"
 
-@dataclasses.dataclass(frozen=True)
-class Prediction:
+
+class Prediction(NamedTuple):
     """What the network says of a part: its classes of highest probability, first the highest."""
 
     part: Part
@@ -85,7 +90,7 @@ def read_parts(paths: Sequence[Path], reading: Reading, workers: int, failed: li
             yield from (Part(**vars(segment), path=path, rate=video.rate) for segment in video.segments)
         else:
             failed.append(video)
-            print(video, file=sys.stderr, flush=True)
+            print(printable(Path(video)), file=sys.stderr, flush=True)
 
 
 def ranking(probabilities: Float[np.ndarray, " K"], class_names: Sequence[str], top: int) -> list[dict[str, Any]]:
@@ -96,7 +101,7 @@ def ranking(probabilities: Float[np.ndarray, " K"], class_names: Sequence[str], 
 
 def as_text(video: Sequence[Prediction]) -> str:
     """Of one video: its path, and below for each part a line for each class."""
-    lines = [str(video[0].part.path)]
+    lines = [printable(video[0].part.path)]
     for prediction in video:
         lines += [f"  {prediction.part}"] if len(video) > 1 else []
         lines += [f"  {100 * rank['probability']:6.2f} %  {rank['name']}" for rank in prediction.classes]
@@ -112,6 +117,11 @@ def as_json(video: Sequence[Prediction]) -> dict[str, Any]:
     return {"path": str(video[0].part.path), "parts": parts}
 
 
+def spread(predictions: Sequence[Prediction], most: int) -> list[Prediction]:
+    """At most so many of them, from all over."""
+    return [predictions[i] for i in sorted({round(i) for i in np.linspace(0, len(predictions) - 1, most)})]
+
+
 def draw_strip(video: Sequence[Prediction], num_frames: int, out: Path) -> None:
     """Draws a row of frames for each part of a video, under what the network says of it.
 
@@ -122,22 +132,24 @@ def draw_strip(video: Sequence[Prediction], num_frames: int, out: Path) -> None:
     """
     from rsa_jax.tools.pictures import Row, draw_rows
 
-    chosen = sorted({round(i) for i in np.linspace(0, len(video) - 1, MOST_ROWS)})
     rows = []
-    for part, line in ((video[i].part, video[i].line()) for i in chosen):
-        rows.append(Row(f"{part.path.name}, {part}: {line}", "black", part.frames()[:num_frames]))
+    for prediction in spread(video, MOST_ROWS):
+        frames = list(prediction.part.frames()[:num_frames])
+        rows.append(Row(f"{prediction.part.title()}: {prediction.line()}", "black", frames))
     draw_rows(rows, out)
 
 
 def draw_gif(predictions: Sequence[Prediction], num_frames: int, out: Path) -> None:
-    """Draws the clips of all parts one after the other, beside what the network says of them."""
+    """Draws the clips of parts one after the other, beside what the network says of them."""
     from rsa_jax.tools.pictures import annotate, save_animation
 
     images = []
-    for part, classes in ((it.part, it.classes) for it in predictions):
-        shares = {rank["name"]: rank["probability"] for rank in classes}
-        images += annotate(part.frames()[:num_frames], f"{part.path.name}, {part}", shares)
+    for part, classes in spread(predictions, MOST_CLIPS):
+        shares = [(rank["name"], rank["probability"]) for rank in classes]
+        images += annotate(part.frames()[:num_frames], part.title(), shares)
     save_animation(images, out)
+    if len(predictions) > MOST_CLIPS:
+        print(f"{printable(out)} shows {MOST_CLIPS} of {len(predictions)} parts.", file=sys.stderr)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -163,7 +175,24 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.hop and not args.window:
         parser.error("--hop: needs --window")
     args.hop = args.hop or max(1, (args.window or 1) // 2)
+    args.gif = args.out is not None and args.out.suffix.lower() == ".gif"
+    try:
+        _check_outputs(args)
+    except ValueError as error:
+        parser.error(str(error))
     return args
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Raises a ValueError if nothing can be written to where the arguments say."""
+    from rsa_jax.tools.pictures import check_picture
+
+    if args.json and (args.json.is_dir() or not args.json.absolute().parent.is_dir()):
+        raise ValueError(f"--json: {args.json} " + ("is a folder" if args.json.is_dir() else "is in none that exists"))
+    if args.gif:
+        check_picture(args.out, "gif")
+    elif args.out and (args.out.is_file() or args.out.suffix.lower() in (".png", ".jpg", ".jpeg", ".mp4", ".webm")):
+        raise ValueError(f"--out: expected a folder, or a file that ends with .gif, got {args.out}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -188,16 +217,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             video = list(group)
             print(as_text(video), flush=True)
             videos.append(as_json(video))
-            if args.out and args.out.suffix == ".gif":
+            if args.gif:
                 moving += video
             elif args.out:
                 args.out.mkdir(parents=True, exist_ok=True)
-                draw_strip(video, reading.num_frames, args.out / f"{len(videos)} {path.name}.png")
-        if moving:
-            draw_gif(moving, reading.num_frames, args.out)
+                name = printable(Path(path.name))[:50]  # a file's name may have 255 bytes
+                draw_strip(video, reading.num_frames, args.out / f"{len(videos)} {name}.png")
         if args.json:
             run = {"workdir": str(args.workdir), "checkpoint": args.checkpoint}
             write_json(args.json, run | {"videos": videos, "failed": failed})
+        if moving:
+            draw_gif(moving, reading.num_frames, args.out)
     except (ValueError, OSError, WorkerDiedError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
     if failed:

@@ -27,12 +27,35 @@ TRANSFORMS: Study = {
     "RSA": {},
 }
 
+# Window, positions, and what the heads share.
+ATTENTION: Study = {
+    f"{place}, positions: {position}, {heads}": {
+        **_attention(position, everywhere=place == "everywhere"),
+        "model.self_attention.key_value": key_value,
+    }
+    for place in ("window", "everywhere")
+    for position, heads, key_value in (
+        ("none", "multi-head", "per_head"),
+        ("absolute", "multi-head", "per_head"),
+        ("relative", "multi-head", "per_head"),
+        ("relative", "multi-query", "shared"),
+    )
+}
+
+
+def _relation(groups: int | None, **fields: Any) -> dict[str, Any]:
+    # Two queries: with few channels a query, groups of them would be single channels.
+    fields = {f"model.rsa.{name}": value for name, value in fields.items()}
+    return {"model.rsa.num_queries": 2, "model.rsa.relation_groups": groups} | fields
+
+
 RELATION: Study = {
-    "dot product, G = 1": {"model.rsa.relation_groups": 1},
-    "G = 2": {"model.rsa.relation_groups": 2},
-    "Hadamard product": {},
-    "dot product, H not decomposed": {"model.rsa.relation_groups": 1, "model.rsa.decomposed": False},
-    "2-D and 1-D, one after the other": {"model.rsa.factorized": True},
+    "dot product, G = 1": _relation(1),
+    "G = 4": _relation(4),
+    "Hadamard product": _relation(None),
+    "Hadamard product, 3 x 3 x 3": _relation(None, kernel_size=(3, 3, 3)),
+    "Hadamard product, 3 x 3 x 3, H not decomposed": _relation(None, kernel_size=(3, 3, 3), decomposed=False),
+    "Hadamard product, 2-D and 1-D, one after the other": _relation(None, factorized=True),
 }
 
 KERNEL_AND_CONTEXT: Study = {
@@ -41,7 +64,10 @@ KERNEL_AND_CONTEXT: Study = {
     for context in _PARTS
 }
 
-QUERIES: Study = {f"L = {queries}": {"model.rsa.num_queries": queries} for queries in (1, 2, 4, 8, 16)}
+# With D = 16, as in the paper's table. Of 16 queries in 16 channels, normalisation would leave nothing but signs.
+QUERIES: Study = {
+    f"L = {queries}": {"model.rsa.num_queries": queries, "model.rsa.latent_dim": 16} for queries in (1, 2, 4, 8)
+}
 
 LATENT_DIM: Study = {f"D = {size}": {"model.rsa.latent_dim": size} for size in (2, 4, 8, 16)}
 
@@ -52,7 +78,7 @@ WINDOW: Study = {
 
 NORMALIZATION: Study = {name: {"model.rsa.normalization": name} for name in ("none", "batch", "lambda", "l2")}
 
-# Of the two stages of two blocks of configs/motion.py.
+# Of configs/motion.py alone, with its two stages of two blocks.
 LAYERS: Study = {
     "0 layers": {"model.positions": ((), ())},
     "1 layer": {"model.positions": ((), (1,))},
@@ -63,6 +89,7 @@ LAYERS: Study = {
 
 STUDIES: dict[str, Study] = {
     "transforms": TRANSFORMS,
+    "self_attention": ATTENTION,
     "relation": RELATION,
     "kernel_and_context": KERNEL_AND_CONTEXT,
     "queries": QUERIES,

@@ -5,8 +5,8 @@ python -m rsa_jax.tools.visualize --workdir DIR (--video FILE | --index N) --out
 
 The query is red and its window yellow. Below are, for some of the queries of that position, the slices over time of
 the basic kernel, of the relational one and of their sum (of self-attention, its weights), all in the colours of one
-scale. Below a kernel's name is its largest value, and played backwards its similarity, cosine over all queries, to
-the kernel of the clip as it is.
+scale. Below a kernel's name is its largest absolute value, and played backwards its similarity, cosine over all
+queries, to the kernel of the clip as it is, place by place of the window.
 """
 
 import argparse
@@ -23,14 +23,17 @@ from ml_collections import ConfigDict
 
 from rsa_jax.data.augment import square_crop, to_pixels
 from rsa_jax.data.segments import Reading, read_video, stored_as
+from rsa_jax.files import printable
 from rsa_jax.logs import setup_logging
 from rsa_jax.network import TSNResNet
 from rsa_jax.tools.kernel_figure import Panel, draw_kernels
+from rsa_jax.tools.pictures import check_picture
 from rsa_jax.tools.watch import Path as LayerPath
 from rsa_jax.tools.watch import layer_name, watch
 from rsa_jax.training.checkpoints import read_config, read_dataset
 from rsa_jax.training.models import load_model
 from rsa_jax.training.scores import all_class_names
+from rsa_jax.transforms.windows import check_position
 
 Position = tuple[int, int, int]
 
@@ -57,7 +60,7 @@ def choose_layer(model: TSNResNet, wanted: str | None) -> tuple[LayerPath, HasKe
     """
     layers = [(path, layer) for path, layer in nnx.iter_modules(model) if isinstance(layer, HasKernels)]
     if not layers:
-        raise ValueError("the network holds no layer that makes kernels")
+        raise ValueError("the network holds no layer whose kernels can be drawn: of RSA or self-attention")
     if wanted is None:
         return layers[len(layers) // 2]
     for number, (path, layer) in enumerate(layers):
@@ -89,13 +92,6 @@ def strongest(output: Float[Array, "T H W C"]) -> Position:
     norms = np.linalg.norm(np.asarray(output, np.float32), axis=-1)
     frame, row, column = np.unravel_index(norms.argmax(), norms.shape)
     return int(frame), int(row), int(column)
-
-
-def check_position(position: Position, map_size: tuple[int, int, int]) -> None:
-    """Raises a ValueError if the position is not in the map."""
-    if not all(0 <= place < size for place, size in zip(position, map_size, strict=True)):
-        last = ", ".join(f"{name} 0 to {n - 1}" for name, n in zip(("frame", "row", "column"), map_size, strict=True))
-        raise ValueError(f"--position: expected {last}, got {','.join(map(str, position))}")
 
 
 def all_kernels(layer: HasKernels, x: Float[Array, "T H W C"], position: Position) -> dict[str, np.ndarray]:
@@ -165,7 +161,7 @@ def _read_clip(
     """Name and frames, as stored, of the clip that the arguments mean."""
     if args.video:
         reading = Reading(config.data.num_frames, **stored_as(dataset))
-        return args.video.name, read_video(args.video, reading).segments[0].frames()
+        return printable(Path(args.video.name)), read_video(args.video, reading).segments[0].frames()
     from rsa_jax.data import pipeline  # imports TensorFlow, which a video does not need
 
     batch = pipeline.read_clips(config.data, config.data.eval_split, [args.index])
@@ -182,15 +178,16 @@ def draw_clip(args: argparse.Namespace) -> str:
     config, dataset = read_config(args.workdir), read_dataset(args.workdir)
     if args.data_dir:
         config.data.data_dir = args.data_dir
+    name, frames = _read_clip(args, config, dataset)
     model = load_model(args.workdir, args.checkpoint)
     path, layer = choose_layer(model, args.layer)
-    name, frames = _read_clip(args, config, dataset)
     size = {"image_size": config.data.image_size, "eval_crop": config.data.eval_crop}
     clip = square_crop(jnp.asarray(frames[None]), 1, **size)[0]
     panels, probabilities = make_panels(model, path, layer, clip, args.position)
     class_names = all_class_names(dataset["class_names"], config.model.num_classes)
+    short = name if len(name) <= 60 else f"{name[:57]}..."
     titles = [
-        f"{name}{backwards}: {class_names[shares.argmax()]} {shares.max():.1%}     query: frame {panel.position[0]}, "
+        f"{short}{backwards}: {class_names[shares.argmax()]} {shares.max():.1%}     query: frame {panel.position[0]}, "
         f"row {panel.position[1]}, column {panel.position[2]} of {layer_name(path)}"
         for backwards, shares, panel in zip(("", " played backwards"), probabilities, panels, strict=True)
     ]
@@ -203,6 +200,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = _parse(argv)
     setup_logging()
     try:
+        check_picture(args.out)
         print(f"{draw_clip(args)} drawn in {args.out}")
     except (ValueError, RuntimeError, OSError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error

@@ -188,7 +188,10 @@ def read_dataset(workdir: Path) -> dict[str, Any]:
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise WorkdirError(f"{path.parent} holds no run: {path.name} is missing")
-    return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise WorkdirError(f"{path} cannot be read: {error}") from error
 
 
 def _flatten(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -25,7 +25,7 @@ from rsa_jax.training.state import TrainState, to_devices
 def train(config: ConfigDict, workdir: Path) -> bool:
     """Trains to the end of the run, from the latest checkpoint of the workdir if there is one.
 
-    SIGTERM saves a checkpoint and returns.
+    SIGTERM and Ctrl-C save a checkpoint and return; in one of several processes, SIGTERM alone.
 
     Returns:
         Whether the end was reached.
@@ -132,17 +132,17 @@ def _evaluates(run: Run, step: int) -> bool:
 
 
 class StopSignal:
-    """Notes SIGTERM, so that the loop can save and stop between two steps."""
+    """Notes SIGTERM and Ctrl-C, so that the loop can save and stop between two steps. A second one stops at once."""
 
     def __enter__(self) -> "StopSignal":
         self._received = False
         if jax.process_count() == 1:  # with several, JAX has a handler of its own
-            self._before = signal.signal(signal.SIGTERM, self._receive)
+            self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
     def __exit__(self, *error: object) -> None:
         if jax.process_count() == 1:
-            signal.signal(signal.SIGTERM, self._before)
+            self._restore()
 
     def requested(self, step: int) -> bool:
         """Whether to stop after this step. All hosts agree on the step, whichever of them got the signal."""
@@ -152,6 +152,11 @@ class StopSignal:
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         self._received = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 def _readable(fields: dict[str, Any], separator: str = ", ") -> str:

@@ -37,7 +37,7 @@ def load_initial_weights(model: TSNResNet, path: Path) -> None:
     """
     state_dict = read_state_dict(path)
     if is_torchvision(state_dict):
-        logging.info("Initial weights from %s, but for the classifier and the blocks with a transform.", path)
+        logging.info("Initial weights from %s, but for the classifier and transforms that have others.", path)
         load_torch(model, state_dict)
         return
     there = [len(value) for name, value in state_dict.items() if name.endswith("new_fc.bias")]

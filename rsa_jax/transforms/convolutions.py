@@ -85,6 +85,8 @@ class Conv2Plus1D(nnx.Module):
 class ShiftedConv(SpatialConv):
     """The temporal shift module (Lin et al., arXiv 1811.08383) in front of the block's own 1x3x3 convolution.
 
+    Its authors shift before the block's first convolution. Here as all transforms stand: in the place of the 1x3x3.
+
     Raises:
         ValueError: there are too few channels to shift any.
     """

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from rsa_jax.layers import BatchNorm, at_positions
 from rsa_jax.transforms.equations import RSAWeights, basic_kernel, over_window, relational_kernel
 from rsa_jax.transforms.forms import get_form
-from rsa_jax.transforms.windows import KernelSize, check_kernel_size, window_at
+from rsa_jax.transforms.windows import KernelSize, check_kernel_size, check_position, window_at
 
 PARTS = ("V", "R", "V+R")
 NORMALIZATIONS = ("l2", "batch", "lambda", "none")
@@ -123,26 +123,29 @@ class RSA(nnx.Module):
         Raises:
             ValueError: the input has other axes than the window.
         """
-        if x.ndim != len(self.input_axes.split()):
-            raise ValueError(f"expected an input {self.input_axes} for such a window, got shape {x.shape}")
-        query, key, value = self.project(x.reshape(x.shape[0], *_as_clip(x.shape[1:-1]), x.shape[-1]))
+        query, key, value = self.project(self._clips(x))
         y = self.form(query, key, value, self.weights(query.dtype), self.kernel_size)
         return jnp.moveaxis(y, -2, -1).reshape(x.shape)
 
     def kernels(
-        self, x: Float[Array, "B T H W C"], position: tuple[int, int, int]
+        self, x: Float[Array, "B *N C"], position: tuple[int, ...]
     ) -> dict[str, Float[Array, "B L m_t m_h m_w"]]:
         """The kernels that the queries of one position apply to their window; no form ever holds them.
 
         Args:
             x: the layer's input.
-            position: frame, row and column of the query.
+            position: of the query: frame, row and column; row and column of an image; a number in a sequence.
 
         Returns:
             By name, as the layer has them: "basic", κ^V = H2 P1ᵀ x^Q, and "relational", κ^R = H2 Aᵀ x^Q. The kernel
             that is applied is their sum.
+
+        Raises:
+            ValueError: the input has other axes than the window, or the position is not in it.
         """
-        query, key, _ = self.project(x)
+        query, key, _ = self.project(self._clips(x))
+        check_position(position, x.shape[1:-1])
+        position = _as_clip(position, 0)
         H2, H1, P1, _, _ = self.weights(query.dtype)
         query = query[(slice(None), *position)]
         kernels = {}
@@ -186,6 +189,11 @@ class RSA(nnx.Module):
         if "key" in self.norms:
             key = self.norms.key(key)
         return query, softmax_over_positions(key) if self.normalization == "lambda" else key, value
+
+    def _clips(self, x: Float[Array, "B *N C"]) -> Float[Array, "B T H W C"]:
+        if x.ndim != len(self.input_axes.split()):
+            raise ValueError(f"expected an input {self.input_axes} for such a window, got shape {x.shape}")
+        return x.reshape(x.shape[0], *_as_clip(x.shape[1:-1]), x.shape[-1])
 
     def weights(self, dtype: DTypeLike) -> RSAWeights:
         """The weights of the equations, in the type of the computation."""
@@ -240,11 +248,11 @@ def l2_normalize(x: Float[Array, "*N C"]) -> Float[Array, "*N C"]:
     return (wide * lax.rsqrt(squares + 1e-6)).astype(x.dtype)
 
 
-def _as_clip(sizes: Sequence[int]) -> KernelSize:
-    """Frames, height and width: an image is one frame, and an entry of a sequence is a frame of one pixel."""
+def _as_clip(sizes: Sequence[int], other: int = 1) -> KernelSize:
+    """Of frames, height and width: an image is one frame, and an entry of a sequence is a frame of one pixel."""
     if len(sizes) == 1:
-        return sizes[0], 1, 1
-    frames, height, width = sizes if len(sizes) == 3 else (1, *sizes)
+        return sizes[0], other, other
+    frames, height, width = sizes if len(sizes) == 3 else (other, *sizes)
     return frames, height, width
 
 

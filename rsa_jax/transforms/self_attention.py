@@ -12,7 +12,15 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from rsa_jax.layers import at_positions
-from rsa_jax.transforms.windows import Blocks, KernelSize, band_matrices, block_rows, check_kernel_size, window_at
+from rsa_jax.transforms.windows import (
+    Blocks,
+    KernelSize,
+    band_matrices,
+    block_rows,
+    check_kernel_size,
+    check_position,
+    window_at,
+)
 
 POSITIONS = ("none", "relative", "absolute")
 KEY_VALUES = ("per_head", "shared")
@@ -83,7 +91,7 @@ class SelfAttention(nnx.Module):
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
         """Transforms a map. Output channels are those of the first head, then of the second, and so on."""
         query, key, value = self.project(x)
-        embedding = self.embedding[...].astype(key.dtype) if self.position == "relative" else None
+        embedding = self._relative(key.dtype)
         if self.kernel_size is None:
             return attend(query, key, value, embedding).reshape(x.shape)
         return attend_in_window(query, key, value, embedding, self.kernel_size).reshape(x.shape)
@@ -96,9 +104,13 @@ class SelfAttention(nnx.Module):
         Args:
             x: the layer's input.
             position: frame, row and column of the query.
+
+        Raises:
+            ValueError: the position is not in the map.
         """
+        check_position(position, x.shape[1:-1])
         query, key, _ = self.project(x)
-        embedding = self.embedding[...].astype(key.dtype) if self.position == "relative" else None
+        embedding = self._relative(key.dtype)
         at, shape = (slice(None), *position), self.kernel_size or x.shape[1:4]
         if self.kernel_size is None:
             seen, inside = key.reshape(len(x), -1, *key.shape[4:]), jnp.ones((1, 1, 1), bool)
@@ -107,7 +119,8 @@ class SelfAttention(nnx.Module):
             seen = window_at(flat, position, self.kernel_size).reshape(len(x), -1, *key.shape[4:])
             inside = window_at(ones, position, self.kernel_size)[:, None, :, 0] > 0
             seen += 0 if embedding is None else embedding
-        logits = jnp.einsum("blc,bmlc->blm", query[at], jnp.broadcast_to(seen, (*seen.shape[:2], *query.shape[4:])))
+        seen = jnp.broadcast_to(seen, (*seen.shape[:2], *query.shape[4:]))
+        logits = jnp.einsum("blc,bmlc->blm", query[at], seen, preferred_element_type=_wide(query.dtype))
         logits = jnp.where(inside, logits, -jnp.inf).reshape(*logits.shape[:2], *shape)
         if self.kernel_size is None and embedding is not None:
             frame, row, column = (offset[at] for offset in offset_logits(query, embedding))
@@ -128,6 +141,9 @@ class SelfAttention(nnx.Module):
         elif self.position == "relative" and self.kernel_size is None:
             each += SINUSOIDS * (3 * channels + sum(axes) * self.num_heads)
         return batch * positions * each
+
+    def _relative(self, dtype: DTypeLike) -> Array | None:
+        return self.embedding[...].astype(dtype) if self.position == "relative" else None
 
     def project(
         self, x: Float[Array, "B T H W C"]
@@ -189,7 +205,7 @@ def attend_in_window(
     @jax.checkpoint
     def attend_row(inputs: tuple[Array, ...]) -> Float[Array, "B K J I F Q c"]:
         query, key, value, inside = inputs
-        wide = jnp.promote_types(query.dtype, jnp.float32)
+        wide = _wide(query.dtype)
         logits = jnp.einsum("bkjifqc,kcbjim->bkjifqm", query, key, preferred_element_type=wide)
         if relative is not None:
             logits += jnp.einsum("bkjifqc,mfkc->bkjifqm", query, relative, preferred_element_type=wide)
@@ -228,7 +244,7 @@ def attend(
     @jax.checkpoint
     def attend_one(inputs: tuple[Array, ...]) -> Float[Array, "B K Q c"]:
         query, *offsets = inputs
-        wide = jnp.promote_types(query.dtype, jnp.float32)
+        wide = _wide(query.dtype)
         logits = jnp.einsum("bkqc,bthwkc->bkqthw", query, key, preferred_element_type=wide)
         for axis, offset in enumerate(offsets):
             logits += jnp.expand_dims(offset, [3 + other for other in range(3) if other != axis])
@@ -238,6 +254,10 @@ def attend(
     inputs = tuple(jnp.moveaxis(x, 1, 0) for x in grouped)
     y = jax.lax.map(attend_one, inputs, batch_size=_at_once(math.prod(shape[:5])))
     return jnp.moveaxis(y, 0, 1).reshape(shape)
+
+
+def _wide(dtype: DTypeLike) -> DTypeLike:
+    return jnp.promote_types(dtype, jnp.float32)
 
 
 def _softmax(logits: Float[Array, "*N m"]) -> Float[Array, "*N m"]:

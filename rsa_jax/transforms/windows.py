@@ -20,12 +20,21 @@ KernelSize = tuple[int, int, int]
 
 def check_kernel_size(kernel_size: Sequence[int], *, others: bool = False) -> None:
     """Raises a ValueError unless these are three odd numbers; `others`: or two of an image, or one of a sequence."""
-    if len(kernel_size) not in ((1, 2, 3) if others else (3,)) or any(
-        size < 1 or size % 2 == 0 for size in kernel_size
+    sizes = kernel_size if isinstance(kernel_size, Sequence) else ()
+    if len(sizes) not in ((1, 2, 3) if others else (3,)) or any(
+        not isinstance(size, int) or size < 1 or size % 2 == 0 for size in sizes
     ):
         expected = "three odd numbers (frames, height, width)"
         expected += ", two for images (height, width) or one for sequences" if others else ""
-        raise ValueError(f"kernel_size: expected {expected}, got {tuple(kernel_size)}")
+        raise ValueError(f"kernel_size: expected {expected}, got {kernel_size!r}")
+
+
+def check_position(position: Sequence[int], map_size: Sequence[int]) -> None:
+    """Raises a ValueError unless this is a position of a map of that size."""
+    if len(position) != len(map_size) or not all(0 <= n < size for n, size in zip(position, map_size, strict=True)):
+        names = ("frame", "row", "column")[-len(map_size) :] if len(map_size) > 1 else ("entry",)
+        expected = ", ".join(f"{name} 0 to {size - 1}" for name, size in zip(names, map_size, strict=True))
+        raise ValueError(f"position: expected {expected}, got {','.join(map(str, position))}")
 
 
 def windows(x: Float[Array, "B T H W C"], kernel_size: KernelSize) -> Float[Array, "B T H W M C"]:

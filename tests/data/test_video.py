@@ -246,6 +246,7 @@ def test_jpeg_back_to_frames():
 
 def test_videos_of_a_folder(tmp_path):
     paths = [tmp_path / name for name in ("b.mp4", "a/2.avi", "a/1.webm", "frames/1.jpg", "notes.txt", ".hidden.mp4")]
+    paths += [tmp_path / "frames/thumbs/notes.txt", tmp_path / "a/preview.jpg"]
     for path in paths:
         path.parent.mkdir(exist_ok=True)
         path.touch()

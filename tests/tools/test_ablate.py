@@ -2,6 +2,7 @@ import csv
 import json
 
 import pytest
+from flax import nnx
 from PIL import Image
 
 from configs import motion
@@ -9,6 +10,7 @@ from rsa_jax.network import create_model
 from rsa_jax.tools import ablate
 from rsa_jax.tools.studies import STUDIES
 from rsa_jax.training.checkpoints import WorkdirError
+from rsa_jax.training.metrics import NonFiniteLossError
 
 VARIANTS = {"RSA | V": {"model.rsa.kernel": "V"}, "convolution": {"model.transform": "conv2d"}}
 
@@ -43,10 +45,44 @@ def test_a_study_goes_on_where_it_was(folder, short, monkeypatch):
     assert ran == ["RSA | V"]
     monkeypatch.setattr(ablate, "run", lambda trial: pytest.fail("this one is done"))
     assert ablate.study(short, VARIANTS, 1, folder) == outcomes
-    for number, outcome in enumerate(outcomes):
-        result = json.loads((folder / f"variant_{number}_seed_0/eval.json").read_text())
+    for name, outcome in zip(("rsa_v_seed_0", "convolution_seed_0"), outcomes, strict=True):
+        result = json.loads((folder / name / "eval.json").read_text())
         assert outcome.top1 == [pytest.approx(result["top1"])]
         assert result["step"] == 4
+
+
+def test_other_views_are_evaluated_again(folder, short, monkeypatch):
+    ran = []
+    monkeypatch.setattr(ablate, "run", lambda trial: ran.append(trial.variant))
+    short.eval.num_clips = 2
+    ablate.study(short, VARIANTS, 1, folder)
+    assert ran == list(VARIANTS)
+
+
+def test_a_signal_ends_the_study(tmp_path, short, monkeypatch):
+    """What was trained in part is neither evaluated nor done."""
+    monkeypatch.setattr(ablate, "train", lambda config, workdir: False)
+    with pytest.raises(SystemExit, match="Stopped by a signal"):
+        ablate.study(short, VARIANTS, 1, tmp_path)
+    assert not list(tmp_path.rglob("outcome.json"))
+
+
+def test_a_run_that_diverges_is_said_in_the_table(tmp_path, short, monkeypatch):
+    def diverge(config, workdir):
+        workdir.mkdir(parents=True)
+        raise NonFiniteLossError("step 3: loss nan")
+
+    monkeypatch.setattr(ablate, "train", diverge)
+    outcomes = ablate.study(short, VARIANTS, 2, tmp_path)
+    assert [outcome.top1 for outcome in outcomes] == [[None, None]] * 2
+    assert "|  |  | diverged diverged |" in (tmp_path / "table.md").read_text()
+
+
+def test_variants_that_do_not_fit_are_named_before_any_run(tmp_path, short):
+    wrong = {"three": {"model.rsa.num_queries": 3}, "a stage more": {"model.positions": ((), (), (0,))}}
+    with pytest.raises(ValueError, match=r"(?s)three: model.rsa.num_queries: .*a stage more: .*stage"):
+        ablate.study(short, VARIANTS | wrong, 1, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_configuration_is_refused(folder, short):
@@ -56,10 +92,13 @@ def test_another_configuration_is_refused(folder, short):
 
 
 def test_results_of_some_seeds(tmp_path):
-    outcomes = [ablate.Outcome("a", 1.5, 0.25, [50.0, 54.0, 58.0]), ablate.Outcome("b | c", 1.0, 0.5, [10.0])]
+    outcomes = [
+        ablate.Outcome("a", ablate.Cost(1.5, 0.25), [50.0, 54.0, None, 58.0]),
+        ablate.Outcome("b | c", ablate.Cost(1.0, 0.5), [10.0]),
+    ]
     ablate.write_results(outcomes, tmp_path)
     table = (tmp_path / "table.md").read_text()
-    assert "| a | 1.500 | 0.2500 | 54.0 | 4.0 | 50.0 54.0 58.0 |" in table
+    assert "| a | 1.500 | 0.2500 | 54.0 | 4.0 | 50.0 54.0 diverged 58.0 |" in table
     assert r"| b \| c |" in table
     with (tmp_path / "table.csv").open() as file:
         assert list(csv.reader(file))[2] == ["b | c", "1.000", "0.5000", "10.0", "", "10.0"]
@@ -69,8 +108,6 @@ def test_results_of_some_seeds(tmp_path):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_variant_is_a_network(name):
-    from flax import nnx
-
     for fields in STUDIES[name].values():
         config = motion.get_config()
         config.update_from_flattened_dict(fields)

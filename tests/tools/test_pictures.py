@@ -59,7 +59,7 @@ def test_summary_of_an_evaluated_run(tmp_path, config):
 def test_frames_beside_bars(tmp_path):
     """Longer for a larger share, and a moving picture of them."""
     frames = np.full((2, 20, 30, 3), (0, 255, 0), np.uint8)
-    images = annotate(frames, "a_long_name_without_spaces" * 5, {"$^$ " * 40: 1.0, "half": 0.5, "none": 0.0})
+    images = annotate(frames, "a_long_name_without_spaces" * 5, [("$^$ " * 40, 1.0), ("twice", 0.5), ("twice", 0.0)])
     assert [image.shape for image in images] == [(240, 720, 3)] * 2
     assert (images[0][:, :360] == (0, 255, 0)).all()
     bars = np.sum(np.abs(images[0][:, 360:].astype(int) - (158, 197, 244)).max(axis=-1) < 8, axis=1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 
@@ -133,8 +134,44 @@ def test_what_cannot_be_read_stops_nothing(evaluated, tmp_path, capsys):
     assert "3 of 4 videos could not be read" in capsys.readouterr().err
     assert run(workdir, bad[0], "--out", tmp_path / "nothing.gif")[0] == 1
     assert not (tmp_path / "nothing.gif").exists()
-    with pytest.raises(SystemExit, match="FileExistsError: .*bad one.mp4"):
-        run(workdir, good, "--out", bad[0])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--out", "{}/file.mp4"], "expected a folder, or a file that ends with .gif, got"),
+        (["--out", "{}/strip.png"], "expected a folder, or a file that ends with .gif, got"),
+        (["--out", "{}/nowhere/x.GIF"], "its folder does not exist"),
+        (["--json", "{}"], "is a folder"),
+        (["--json", "{}/nowhere/x.json"], "is in none that exists"),
+    ],
+)
+def test_outputs_are_checked_first(flags, message, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        predict.main(["video.mp4", "--workdir", "x", *(flag.format(tmp_path) for flag in flags)])
+    assert message in capsys.readouterr().err
+
+
+def test_odd_names_stop_nothing(evaluated, tmp_path):
+    """Bytes that are no UTF-8, and a long one; in a picture and a moving one."""
+    _, workdir = evaluated
+    frames = moving_bar(9)
+    for name in (os.fsdecode(b"\xff.avi"), f"{'n' * 240}.avi"):
+        write_video(tmp_path / "plain.avi", frames)
+        (tmp_path / "plain.avi").rename(tmp_path / name)
+    for out in (tmp_path / "strips", tmp_path / "x.gif"):
+        status, written = run(workdir, tmp_path, "--out", out)
+        assert (status, len(written["videos"])) == (0, 2)
+        assert out.exists()
+
+
+def test_moving_pictures_of_many_parts_show_some(evaluated, tmp_path, monkeypatch, capsys):
+    _, workdir = evaluated
+    monkeypatch.setattr(predict, "MOST_CLIPS", 2)
+    video = workdir.parent / "videos/validation/right/clip 1.avi"
+    run(workdir, video, "--window", 4, "--hop", 3, "--out", tmp_path / "x.gif")
+    assert Image.open(tmp_path / "x.gif").n_frames == 2 * 4
+    assert "shows 2 of 4 parts" in capsys.readouterr().err
 
 
 def test_a_converted_model_does_not_know_its_data(evaluated, tmp_path):

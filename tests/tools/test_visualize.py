@@ -6,7 +6,7 @@ from flax import nnx
 from PIL import Image
 
 from rsa_jax.network import create_model
-from rsa_jax.tools.kernel_figure import Panel, cosine, draw_kernels
+from rsa_jax.tools.kernel_figure import Panel, draw_kernels, similarity
 from rsa_jax.tools.visualize import choose_layer, clip_and_reverse, make_panels
 
 
@@ -49,9 +49,8 @@ def test_kernels_of_a_clip_and_its_reverse(model):
         basic, relational = layer.kernels(x, panel.position).values()
         assert list(panel.kernels) == ["basic", "relational", "total"]
         np.testing.assert_allclose(panel.kernels["total"], basic[i] + relational[i], rtol=1e-4, atol=1e-6)
-    similarity = {name: cosine(kernel, panels[1].kernels[name]) for name, kernel in panels[0].kernels.items()}
-    assert similarity["basic"] > 0.9999
-    assert similarity["relational"] < 0.99
+    assert similarity("basic", *panels) > 0.9999
+    assert similarity("relational", *panels) < 0.99
     strongest, _ = make_panels(model, path, layer, clip(), None)
     assert strongest[0].position == np.unravel_index(np.linalg.norm(y[0], axis=-1).argmax(), y.shape[1:4])
     with pytest.raises(ValueError, match="expected frame 0 to 3, row 0 to 3, column 0 to 3, got 1,4,0"):
@@ -67,6 +66,10 @@ def test_what_lies_outside_of_the_clip():
     expected = np.zeros((3, 3, 1), bool)
     expected[1:, :2] = True
     np.testing.assert_array_equal(inside, expected)
+    outside = np.where(inside, [[[1.0]], [[-3.0]], [[2.0]]], 100)[None]
+    one, other = panel((3, 3, 1), basic=outside), panel((3, 3, 1), basic=-np.abs(outside))
+    assert one.largest("basic") == 3
+    assert similarity("basic", one, other) == pytest.approx((9 - 4) / (9 + 4))
     assert panel(None).window == ((0, 2), (0, 1), (0, 1))
     assert panel(None).inside().all()
 

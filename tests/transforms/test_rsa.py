@@ -89,6 +89,10 @@ def test_images_are_clips_of_one_frame_and_sequences_clips_of_one_pixel():
     np.testing.assert_array_equal(jax.jit(image)(x[:, 0]), jax.jit(image_clip)(x[:, :1])[:, 0])
     pixel = jax.jit(sequence_clip)(x[:, :, :1, :1])
     np.testing.assert_array_equal(jax.jit(sequence)(x[:, :, 0, 0]), pixel[:, :, 0, 0])
+    row = sequence.kernels(x[:, :, 0, 0], (3,))["relational"]
+    np.testing.assert_array_equal(row, sequence_clip.kernels(x[:, :, :1, :1], (3, 0, 0))["relational"])
+    with pytest.raises(ValueError, match="position: expected row 0 to 4, column 0 to 2, got 0,3"):
+        image.kernels(x[:, 0], (0, 3))
     assert sequence.multiply_adds((1, 4, 16)) == sequence_clip.multiply_adds((1, 4, 1, 1, 16))
     with pytest.raises(ValueError, match=r"expected an input B H W C for such a window, got shape \(1, 4, 5, 3, 16\)"):
         image(x)
@@ -105,6 +109,8 @@ def test_groups_do_not_change_the_cost():
     [
         ({"num_queries": 3}, "num_queries: expected a divisor of the 16 channels, got 3"),
         ({"kernel_size": (3, 4, 3)}, "kernel_size: expected three odd numbers"),
+        ({"kernel_size": (3.0, 3, 3)}, "two for images (height, width) or one for sequences, got (3.0, 3, 3)"),
+        ({"kernel_size": 3}, "kernel_size: expected three odd numbers"),
         ({"kernel_size": (3, 3, 3, 3)}, "kernel_size: expected three odd numbers (frames, height, width), two for im"),
         ({"kernel_size": ()}, "kernel_size: expected three odd numbers"),
         ({"latent_dim": 0}, "latent_dim: expected a positive number"),
