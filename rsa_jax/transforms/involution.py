@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from rsa_jax.layers import BatchNorm, at_positions
-from rsa_jax.transforms.windows import KernelSize, check_kernel_size, sum_window
+from rsa_jax.transforms.windows import KernelSize, apply_kernels, check_kernel_size
 
 
 class Involution(nnx.Module):
@@ -59,12 +59,7 @@ class Involution(nnx.Module):
         kernels = at_positions(self.span, nnx.relu(self.norm(at_positions(self.reduce, x))))
         kernels = kernels.reshape(*x.shape[:-1], -1, self.groups)
         values = x.astype(kernels.dtype).reshape(*x.shape[:-1], self.groups, -1)
-        y = sum_window(
-            lambda value, kernel: kernel[..., None] * value,
-            (values,),
-            self.kernel_size,
-            jnp.moveaxis(kernels, -2, 0),
-        )
+        y = apply_kernels(jnp.moveaxis(kernels, -2, 0), values, self.kernel_size)
         return y.reshape(x.shape)
 
     def multiply_adds(self, shape: tuple[int, ...]) -> int:

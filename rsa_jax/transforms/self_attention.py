@@ -272,7 +272,7 @@ def _block(length: int, size: int) -> Blocks:
 
 def _at_once(logits: int) -> int:
     """How many steps with so many logits are computed at once. On a CPU, what leaves its cache takes twice as long."""
-    return max(1, (2**20 if jax.default_backend() == "cpu" else 2**26) // logits)
+    return max(1, (2**18 if jax.default_backend() == "cpu" else 2**26) // logits)
 
 
 def offset_logits(
