@@ -3,96 +3,110 @@
 python -m examples.own_network
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen, nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from rsa_jax import RSA
 
-WINDOW = (5, 5, 5)
+WIDTH = 16
 
 
 class Network(nnx.Module):
-    """Convolutions that look at each frame, RSA that looks at how frames relate, and a mean over all positions."""
+    """A convolution that looks at each frame, RSA that looks at how frames relate, and a mean over all positions."""
 
-    def __init__(self, num_classes: int, width: int = 32, *, rngs: nnx.Rngs):
-        self.stem = nnx.Conv(3, width, (1, 3, 3), strides=(1, 2, 2), rngs=rngs)
-        self.stem_norm = nnx.LayerNorm(width, rngs=rngs)
-        self.rsa = RSA(width, num_queries=4, kernel_size=WINDOW, rngs=rngs)
-        self.rsa_norm = nnx.LayerNorm(width, rngs=rngs)
-        self.mix = nnx.Conv(width, width, (1, 3, 3), strides=(1, 2, 2), rngs=rngs)
-        self.classifier = nnx.Linear(width, num_classes, rngs=rngs)
+    def __init__(self, num_classes: int, *, rngs: nnx.Rngs):
+        self.stem = nnx.Conv(3, WIDTH, (7, 7), strides=(4, 4), rngs=rngs)
+        self.stem_norm = nnx.BatchNorm(WIDTH, momentum=0.9, rngs=rngs)
+        self.rsa = RSA(WIDTH, num_queries=4, kernel_size=(5, 7, 7), rngs=rngs)
+        self.rsa_norm = nnx.BatchNorm(WIDTH, momentum=0.9, rngs=rngs)
+        self.mix = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
+        self.classifier = nnx.Linear(WIDTH, num_classes, rngs=rngs)
 
-    def features(self, clips: Float[Array, "B T H W 3"]) -> Float[Array, "B T H/2 W/2 C"]:
+    def features(self, clips: Float[Array, "B T H W 3"]) -> Float[Array, "B T H/4 W/4 C"]:
         """What RSA gets."""
         return nnx.relu(self.stem_norm(self.stem(clips)))
 
     def __call__(self, clips: Float[Array, "B T H W 3"]) -> Float[Array, "B K"]:
         """Logits of every class."""
-        x = self.features(clips)
-        x = nnx.relu(x + self.rsa_norm(self.rsa(x)))
-        x = nnx.relu(self.mix(x))
-        return self.classifier(x.mean(axis=(1, 2, 3)))
+        x = nnx.relu(self.rsa_norm(self.rsa(self.features(clips))))
+        return self.classifier(nnx.relu(self.mix(x)).mean(axis=(1, 2, 3)))
 
 
 class LinenNetwork(linen.Module):
-    """The same in Linen: the bridge makes a Linen module of the layer."""
+    """The same in Linen: `nnx.bridge` makes a Linen module of the layer."""
 
     num_classes: int
-    width: int = 32
 
     @linen.compact
-    def __call__(self, clips: Float[Array, "B T H W 3"]) -> Float[Array, "B K"]:
+    def __call__(self, clips: Float[Array, "B T H W 3"], train: bool) -> Float[Array, "B K"]:
         """Logits of every class."""
-        x = linen.Conv(self.width, (1, 3, 3), strides=(1, 2, 2), name="stem")(clips)
-        x = linen.relu(linen.LayerNorm(name="stem_norm")(x))
-        rsa = nnx.bridge.to_linen(RSA, self.width, num_queries=4, kernel_size=WINDOW, name="rsa")
-        x = linen.relu(x + linen.LayerNorm(name="rsa_norm")(rsa(x)))
-        x = linen.relu(linen.Conv(self.width, (1, 3, 3), strides=(1, 2, 2), name="mix")(x))
-        return linen.Dense(self.num_classes, name="classifier")(x.mean(axis=(1, 2, 3)))
+        x = linen.Conv(WIDTH, (7, 7), strides=(4, 4), name="stem")(clips)
+        x = linen.relu(linen.BatchNorm(not train, momentum=0.9, name="stem_norm")(x))
+        x = nnx.bridge.to_linen(RSA, WIDTH, num_queries=4, kernel_size=(5, 7, 7), name="rsa")(x)
+        x = linen.relu(linen.BatchNorm(not train, momentum=0.9, name="rsa_norm")(x))
+        x = linen.relu(linen.Dense(WIDTH, name="mix")(x)).mean(axis=(1, 2, 3))
+        return linen.Dense(self.num_classes, name="classifier")(x)
 
 
-def cross_entropy(logits: Float[Array, "B K"], labels: Array) -> Float[Array, ""]:
+def cross_entropy(logits: Float[Array, "B K"], labels: Int[Array, " B"]) -> Float[Array, ""]:
     """Mean over the clips."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
 @nnx.jit
-def step(network: Network, optimizer: nnx.Optimizer, clips: Float[Array, "B T H W 3"], labels: Array) -> Array:
+def step(
+    network: Network, optimizer: nnx.Optimizer, clips: Float[Array, "B T H W 3"], labels: Int[Array, " B"]
+) -> Array:
     """Trains the NNX network on a batch, and returns its loss."""
     loss, gradients = nnx.value_and_grad(lambda network: cross_entropy(network(clips), labels))(network)
     optimizer.update(network, gradients)
     return loss
 
 
-def main() -> None:
-    """Twenty steps of both networks on a batch of noise, which they learn by heart."""
-    clips = jax.random.normal(jax.random.key(0), (4, 8, 16, 16, 3))
-    labels = jnp.arange(4)
-
-    network = Network(num_classes=4, rngs=nnx.Rngs(0))
+def train_nnx(clips: Float[Array, "B T H W 3"], labels: Int[Array, " B"], steps: int) -> list[float]:
+    """Losses of training the NNX network on one batch."""
+    network = Network(num_classes=len(labels), rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(network, optax.adam(3e-3), wrt=nnx.Param)
-    losses = [float(step(network, optimizer, clips, labels)) for _ in range(20)]
-    print(f"NNX: loss {losses[0]:.3f}, after {len(losses)} steps {losses[-1]:.3f}")
+    return [float(step(network, optimizer, clips, labels)) for _ in range(steps)]
 
-    linen_network = LinenNetwork(num_classes=4)
-    variables = linen_network.init(jax.random.key(0), clips)
-    linen_optimizer = optax.adam(3e-3)
-    state = linen_optimizer.init(variables)
+
+def train_linen(clips: Float[Array, "B T H W 3"], labels: Int[Array, " B"], steps: int) -> list[float]:
+    """Losses of training the Linen network on one batch."""
+    network, optimizer = LinenNetwork(num_classes=len(labels)), optax.adam(3e-3)
+    variables = network.init(jax.random.key(0), clips, train=True)
+    params, stats = variables["params"], variables["batch_stats"]
+    state = optimizer.init(params)
+
+    def loss_of(params: Any, stats: Any) -> tuple[Array, Any]:
+        logits, changed = network.apply(
+            {"params": params, "batch_stats": stats}, clips, train=True, mutable=["batch_stats"]
+        )
+        return cross_entropy(logits, labels), changed["batch_stats"]
 
     @jax.jit
-    def linen_step(variables, state):  # type: ignore[no-untyped-def]
-        loss, gradients = jax.value_and_grad(lambda v: cross_entropy(linen_network.apply(v, clips), labels))(variables)
-        updates, state = linen_optimizer.update(gradients, state)
-        return optax.apply_updates(variables, updates), state, loss
+    def step(params: Any, stats: Any, state: Any) -> tuple[Any, Any, Any, Array]:
+        (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, stats)
+        updates, state = optimizer.update(gradients, state)
+        return optax.apply_updates(params, updates), stats, state, loss
 
     losses = []
-    for _ in range(20):
-        variables, state, loss = linen_step(variables, state)
+    for _ in range(steps):
+        params, stats, state, loss = step(params, stats, state)
         losses.append(float(loss))
-    print(f"Linen: loss {losses[0]:.3f}, after {len(losses)} steps {losses[-1]:.3f}")
+    return losses
+
+
+def main() -> None:
+    """Both networks learn four clips of noise by heart."""
+    clips, labels = jax.random.normal(jax.random.key(0), (4, 4, 16, 16, 3)), jnp.arange(4)
+    for name, train in (("NNX", train_nnx), ("Linen", train_linen)):
+        losses = train(clips, labels, steps=30)
+        print(f"{name}: loss {losses[0]:.3f}, after {len(losses)} steps {losses[-1]:.3f}")
 
 
 if __name__ == "__main__":

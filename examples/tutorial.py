@@ -1,12 +1,8 @@
-"""RSA in five cells: clips, a network, a minute of training, what it learned, and its kernels.
+"""RSA in five steps: clips, a network, less than a minute of training, what it learned, and its kernels.
 
 python -m examples.tutorial [kernels.png]
-
-The cells run one by one in editors that know `# %%` (VS Code, Spyder, Jupytext).
 """
 
-# %% Clips whose class is a motion. The classes of a pair hold the same frames in reversed order: looking at frames
-# one by one tells nothing.
 import sys
 import time
 from pathlib import Path
@@ -15,53 +11,86 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jaxtyping import Array, Float, Int
 
 from examples.own_network import Network, step
 from rsa_jax.data.datasets.motion import CLASS_NAMES, draw
 from rsa_jax.tools.kernel_figure import Panel, draw_kernels
 
 CLASSES = ("moving left", "moving right", "moving up", "moving down")
-FRAMES, SIZE, TRAIN, VALIDATION = 8, 32, 1600, 400
+FRAMES, SIZE = 8, 32
 
-labels = np.arange(TRAIN + VALIDATION) % len(CLASSES)
-pixels = np.stack([draw((0, i), CLASS_NAMES.index(CLASSES[k]), FRAMES, (SIZE, SIZE)) for i, k in enumerate(labels)])
-clips = pixels.astype(np.float32) / 127.5 - 1  # [clips, frames, height, width, 3]
-print(f"{len(clips)} clips of {clips.shape[1:]}, {len(CLASSES)} classes")
 
-# %% A network: convolutions on each frame, one RSA layer over frames, a mean.
-network = Network(num_classes=len(CLASSES), width=32, rngs=nnx.Rngs(0))
+def draw_clips(number: int) -> tuple[Float[Array, "B T H W 3"], Int[Array, " B"]]:
+    """Clips whose class is a motion, and their classes.
 
-# %% Training, for less than a minute.
-STEPS, BATCH = 300, 32
+    The two classes of a pair hold the same frames in reversed order: looking at frames one by one tells nothing.
+    """
+    labels = np.arange(number) % len(CLASSES)
+    seeds = ((0, i) for i in range(number))
+    pixels = [
+        draw(seed, CLASS_NAMES.index(CLASSES[label]), FRAMES, (SIZE, SIZE))
+        for seed, label in zip(seeds, labels, strict=True)
+    ]
+    return jnp.asarray(np.stack(pixels), jnp.float32) / 127.5 - 1, jnp.asarray(labels)
 
-optimizer = nnx.Optimizer(network, optax.adam(optax.cosine_decay_schedule(3e-3, STEPS)), wrt=nnx.Param)
-rng = np.random.default_rng(0)
-start = time.perf_counter()
-for i in range(STEPS):
-    chosen = rng.choice(TRAIN, BATCH, replace=False)
-    loss = step(network, optimizer, clips[chosen], labels[chosen])
-    if i % 50 == 0 or i == STEPS - 1:
-        print(f"step {i}: loss {loss:.3f}, {time.perf_counter() - start:.0f} s")
 
-# %% What it learned. Played backwards, a clip of "moving left" is one of "moving right".
-predict = nnx.jit(lambda network, clips: network(clips).argmax(axis=-1))
-unseen, truth = clips[TRAIN:], labels[TRAIN:]
-forwards, backwards = predict(network, unseen), predict(network, unseen[:, ::-1])
-accuracy = 100 * jnp.mean(forwards == truth)
-print(f"{accuracy:.0f} % of unseen clips are right, by chance {100 / len(CLASSES):.0f} %")
-print(f"{100 * jnp.mean(backwards == truth ^ 1):.0f} % are taken for the opposite when they are played backwards")
+def train(
+    network: Network, clips: Float[Array, "B T H W 3"], labels: Int[Array, " B"], steps: int, batch_size: int = 32
+) -> None:
+    """Trains on random batches, and prints the loss."""
+    optimizer = nnx.Optimizer(network, optax.adam(optax.cosine_decay_schedule(1e-2, steps)), wrt=nnx.Param)
+    rng, start = np.random.default_rng(0), time.perf_counter()
+    for i in range(steps):
+        chosen = rng.choice(len(clips), batch_size, replace=False)
+        loss = step(network, optimizer, clips[chosen], labels[chosen])
+        if i % 50 == 0 or i == steps - 1:
+            print(f"step {i}: loss {loss:.3f}, {time.perf_counter() - start:.0f} s")
 
-# %% The kernels: what one position of one clip sums its surroundings with, and how they change backwards.
-clip = int(np.flatnonzero(forwards == truth)[0])
-panels, titles = [], []
-for frames, name in ((unseen[clip], ""), (unseen[clip, ::-1], " played backwards")):
-    x = network.features(frames[None])
-    position = (FRAMES // 2, x.shape[2] // 2, x.shape[3] // 2)
-    kernels = {name: np.asarray(kernel[0]) for name, kernel in network.rsa.kernels(x, position).items()}
+
+@nnx.jit
+def predict(network: Network, clips: Float[Array, "B T H W 3"]) -> Int[Array, " B"]:
+    """The class of every clip."""
+    return network(clips).argmax(axis=-1)
+
+
+def kernel_panel(network: Network, clip: Float[Array, "T H W 3"]) -> Panel:
+    """What the query in the middle of a clip sums its surroundings with."""
+    x = network.features(clip[None])
+    map_size = x.shape[1], x.shape[2], x.shape[3]
+    middle = map_size[0] // 2, map_size[1] // 2, map_size[2] // 2
+    kernels = {name: np.asarray(kernel[0]) for name, kernel in network.rsa.kernels(x, middle).items()}
     kernels["total"] = kernels["basic"] + kernels["relational"]
-    seen = ((frames + 1) * 127.5).astype(np.uint8)
-    panels.append(Panel(seen, x.shape[1:4], position, network.rsa.kernel_size, kernels))
-    titles.append(f"{CLASSES[truth[clip]]}{name}: {CLASSES[int(predict(network, frames[None])[0])]}")
-out = Path(sys.argv[1] if len(sys.argv) == 2 else "kernels.png")
-draw_kernels(titles, panels, out)
-print(f"Kernels are drawn in {out}: query red, window yellow, a slice for each frame of the window")
+    return Panel(np.asarray((clip + 1) * 127.5, np.uint8), map_size, middle, network.rsa.kernel_size, kernels)
+
+
+def main(out: Path, num_clips: int = 2000, steps: int = 200) -> None:
+    """All five steps."""
+    clips, labels = draw_clips(num_clips)
+    print(f"1. {num_clips} clips of {FRAMES} frames of {SIZE} x {SIZE}, of {len(CLASSES)} classes")
+
+    network = Network(num_classes=len(CLASSES), rngs=nnx.Rngs(0))
+    print(f"2. A network with RSA of {network.rsa.num_queries} queries in a window of {network.rsa.kernel_size}")
+
+    known = num_clips * 4 // 5
+    print(f"3. Training on {known} of the clips")
+    train(network, clips[:known], labels[:known], steps)
+
+    network.eval()
+    unseen, truth = clips[known:], labels[known:]
+    forwards, backwards = predict(network, unseen), predict(network, unseen[:, ::-1])
+    right = 100 * jnp.mean(forwards == truth)
+    opposite = 100 * jnp.mean(backwards == truth ^ 1)  # left is 0 and right 1, up is 2 and down 3
+    print(f"4. Of the others, {right:.0f} % are right; by chance {100 / len(CLASSES):.0f} % would be.")
+    print(f"   Played backwards, {opposite:.0f} % are taken for the opposite.")
+
+    titles = [
+        f"{CLASSES[int(truth[0])]}: {CLASSES[int(forwards[0])]}",
+        f"the same played backwards: {CLASSES[int(backwards[0])]}",
+    ]
+    draw_kernels(titles, [kernel_panel(network, unseen[0]), kernel_panel(network, unseen[0, ::-1])], out)
+    print(f"5. Kernels of a query (red; its window is yellow) are in {out}, a slice for each frame of the window.")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "kernels.png"))
