@@ -1,5 +1,7 @@
 """RSANet-R50 against the published network's logits and stage outputs."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ import rsa_jax
 from configs.common import model_config
 from rsa_jax.training.models import blank_model
 from tests import golden_files
+from tests.tiny import FAST_COMPILATION
 
 CASES = golden_files.read("network")
 
@@ -30,7 +33,7 @@ def outputs(network, case):
     golden = golden_files.arrays("network")
     x = golden_files.recipe.clips(f"network.{case}", tuple(CASES[case]["input_shape"]))
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=FAST_COMPILATION)
     def run(state, x):
         model = nnx.merge(graph, state)
         return model(x), [jnp.mean(stage, axis=(2, 3), dtype=jnp.float32) for stage in model.feature_maps(x)]

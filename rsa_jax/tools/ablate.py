@@ -20,7 +20,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from rsa_jax.files import complete, write_json
-from rsa_jax.flags import CONFIG
+from rsa_jax.flags import CONFIG, OUT
 from rsa_jax.logs import setup_logging
 from rsa_jax.tools.profile import profile
 from rsa_jax.tools.studies import STUDIES
@@ -33,7 +33,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 STUDY = flags.DEFINE_enum("study", None, list(STUDIES), "Which variants are compared.")
-OUT = flags.DEFINE_string("out", None, "Folder of the runs and of the results.")
 SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of every variant, with seeds from config.seed on.", lower_bound=1)
 
 

@@ -17,12 +17,11 @@ from ml_collections import ConfigDict
 
 from rsa_jax.data.augment import to_pixels
 from rsa_jax.data.pipeline import Batch, clip_ids, load_info, train_batches
-from rsa_jax.flags import CONFIG
+from rsa_jax.flags import CONFIG, OUT
 from rsa_jax.logs import setup_logging
 from rsa_jax.tools.pictures import Row, draw_rows
 from rsa_jax.training.step import make_augment
 
-OUT = flags.DEFINE_string("out", None, "Picture to write; the extension says the format.")
 CLIPS = flags.DEFINE_integer("clips", 12, "How many.", lower_bound=1)
 STEP = flags.DEFINE_integer("step", 0, "The first clips of this step of the run, and on from there.", lower_bound=0)
 

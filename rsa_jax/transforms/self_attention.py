@@ -80,13 +80,18 @@ class SelfAttention(nnx.Module):
         self.projection = nnx.Linear(
             channels, channels + 2 * self.keys * width, use_bias=False, param_dtype=float, dtype=dtype, rngs=rngs
         )
-        shapes = {
-            "none": None,
-            "relative": (*([math.prod(kernel_size)] if kernel_size else [3, SINUSOIDS]), self.keys, width),
-            "absolute": (3, SINUSOIDS, channels + self.keys * width),
+        # Entries of r start with variance 1 / c (Bottleneck Transformers, arXiv 2101.11605), those of E s with 1, as
+        # queries and keys: smaller ones hardly tell positions apart, and do not learn to. The sum of s² is 3 S / 2.
+        squares = 3 * SINUSOIDS / 2
+        embeddings = {
+            "none": (None, 0.0),
+            "relative": ((3, SINUSOIDS, self.keys, width), 1 / (width * squares)),
+            "absolute": ((3, SINUSOIDS, channels + self.keys * width), 1 / squares),
         }
-        shape = shapes[position]
-        self.embedding: Any = nnx.Param(initializers.normal(0.02)(rngs.params(), shape)) if shape else None
+        if kernel_size:
+            embeddings["relative"] = ((math.prod(kernel_size), self.keys, width), 1 / width)
+        shape, variance = embeddings[position]
+        self.embedding: Any = nnx.Param(initializers.normal(variance**0.5)(rngs.params(), shape)) if shape else None
 
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
         """Transforms a map. Output channels are those of the first head, then of the second, and so on."""

@@ -155,12 +155,13 @@ def test_outputs_are_checked_first(flags, message, tmp_path, capsys):
 def test_odd_names_stop_nothing(evaluated, tmp_path):
     """Bytes that are no UTF-8, and a long one; in a picture and a moving one."""
     _, workdir = evaluated
-    frames = moving_bar(9)
+    videos = tmp_path / "videos"
+    videos.mkdir()
     for name in (os.fsdecode(b"\xff.avi"), f"{'n' * 240}.avi"):
-        write_video(tmp_path / "plain.avi", frames)
-        (tmp_path / "plain.avi").rename(tmp_path / name)
+        write_video(videos / "plain.avi", moving_bar(9))
+        (videos / "plain.avi").rename(videos / name)
     for out in (tmp_path / "strips", tmp_path / "x.gif"):
-        status, written = run(workdir, tmp_path, "--out", out)
+        status, written = run(workdir, videos, "--out", out)
         assert (status, len(written["videos"])) == (0, 2)
         assert out.exists()
 

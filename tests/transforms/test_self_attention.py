@@ -1,5 +1,8 @@
 """The weights that self-attention says of a position."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ from flax import nnx
 
 from rsa_jax.transforms.self_attention import SelfAttention
 from rsa_jax.transforms.windows import window_at
+from tests.tiny import FAST_COMPILATION
 
 
 @pytest.mark.parametrize(
@@ -26,10 +30,17 @@ def test_weights_applied_to_the_values_give_the_output(kernel_size, position, ke
     if layer.embedding is not None:
         layer.embedding[...] = layer.embedding[...] * 30  # else positions would hardly matter
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 2, 3, 4, 16)), jnp.float32)
-    output, value = layer(x).reshape(2, 2, 3, 4, 4, 4), layer.project(x)[2]
+
+    # In one program each: the first call of every operation compiles it.
+    @functools.partial(jax.jit, compiler_options=FAST_COMPILATION)
+    def run(x):
+        return layer(x), layer.project(x)[2], [layer.kernels(x, place)["attention"] for place in places]
+
+    places = [(1, 1, 2), (0, 2, 0)]
+    output, value, all_kernels = run(x)
+    output = output.reshape(2, 2, 3, 4, 4, 4)
     value = jnp.broadcast_to(value, output.shape).reshape(x.shape)
-    for place in [(1, 1, 2), (0, 2, 0)]:
-        kernels = layer.kernels(x, place)["attention"]
+    for place, kernels in zip(places, all_kernels, strict=True):
         assert kernels.shape == (2, 4, *(kernel_size or (2, 3, 4)))
         seen = window_at(value, place, kernel_size) if kernel_size else value
         y = jnp.einsum("blm,bmlc->blc", kernels.reshape(2, 4, -1), seen.reshape(2, -1, 4, 4))
