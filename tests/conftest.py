@@ -8,9 +8,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
-import pytest  # noqa: E402
+import pytest
 
-from tests.tiny import tiny_config  # noqa: E402
+from tests.tiny import tiny_config
 
 
 @pytest.fixture(scope="session")
