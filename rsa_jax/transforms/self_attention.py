@@ -81,7 +81,7 @@ class SelfAttention(nnx.Module):
             channels, channels + 2 * self.keys * width, use_bias=False, param_dtype=float, dtype=dtype, rngs=rngs
         )
         # Entries of r start with variance 1 / c (Bottleneck Transformers, arXiv 2101.11605), those of E s with 1, as
-        # queries and keys: smaller ones hardly tell positions apart, and do not learn to. The sum of s² is 3 S / 2.
+        # queries and keys: positions count in the first step already. The sum of s² is 3 S / 2.
         squares = 3 * SINUSOIDS / 2
         embeddings = {
             "none": (None, 0.0),
@@ -276,7 +276,7 @@ def _block(length: int, size: int) -> Blocks:
 
 
 def _at_once(logits: int) -> int:
-    """How many steps with so many logits are computed at once. On a CPU, what leaves its cache takes twice as long."""
+    """How many steps with so many logits are computed at once. On a CPU, few: what leaves its cache takes longer."""
     return max(1, (2**18 if jax.default_backend() == "cpu" else 2**26) // logits)
 
 
