@@ -12,6 +12,7 @@ import re
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from rsa_jax.logs import setup_logging
 from rsa_jax.tools.profile import profile
 from rsa_jax.tools.studies import STUDIES
 from rsa_jax.training.checkpoints import check_same, read_config
+from rsa_jax.training.evaluation import Views
 from rsa_jax.training.loop import evaluate_checkpoint, train
 from rsa_jax.training.metrics import NonFiniteLossError
 from rsa_jax.training.run import load_info, with_classes
@@ -106,10 +108,10 @@ def costs(config: ConfigDict, variants: dict[str, dict[str, Any]]) -> dict[str, 
     Raises:
         ValueError: the configuration does not fit some of them; names each, and why.
     """
-    info, found, wrong = load_info(config.data), {}, []
+    found, wrong = {}, []
     for trial in trials(config, variants, 1, Path()):
         try:
-            layers = profile(with_classes(trial.config, info))
+            layers = profile(trial.config)
         except ValueError as error:
             wrong.append(f"  {trial.variant}: {error}")
             continue
@@ -120,11 +122,6 @@ def costs(config: ConfigDict, variants: dict[str, dict[str, Any]]) -> dict[str, 
     return found
 
 
-def _views(config: ConfigDict) -> dict[str, Any]:
-    """Of each clip in the evaluation, on which its figures depend."""
-    return {"num_clips": config.eval.num_clips, "num_crops": config.eval.num_crops, "average": config.eval.average}
-
-
 def is_done(trial: Trial) -> bool:
     """Whether the run has ended, and was evaluated by the views of the configuration.
 
@@ -133,10 +130,10 @@ def is_done(trial: Trial) -> bool:
     """
     if not (trial.workdir / "config.json").exists():
         return False
-    check_same(read_config(trial.workdir), with_classes(trial.config, load_info(trial.config.data)), trial.workdir)
+    check_same(read_config(trial.workdir), trial.config, trial.workdir)
     if not (trial.workdir / "outcome.json").exists():
         return False
-    return json.loads((trial.workdir / "outcome.json").read_text())["views"] == _views(trial.config)
+    return json.loads((trial.workdir / "outcome.json").read_text())["views"] == asdict(Views.of(trial.config))
 
 
 def run(trial: Trial) -> None:
@@ -152,7 +149,7 @@ def run(trial: Trial) -> None:
     except NonFiniteLossError as error:
         logging.warning("%s diverges with seed %d: %s", trial.variant, trial.config.seed, error)
         top1 = None
-    write_json(trial.workdir / "outcome.json", {"top1": top1, "views": _views(trial.config)})
+    write_json(trial.workdir / "outcome.json", {"top1": top1, "views": asdict(Views.of(trial.config))})
 
 
 def collect(done: Sequence[Trial], costs: dict[str, Cost]) -> list[Outcome]:
@@ -212,6 +209,7 @@ def study(config: ConfigDict, variants: dict[str, dict[str, Any]], seeds: int, f
     Raises:
         ValueError: the configuration does not fit a variant, or the folder holds runs of another one.
     """
+    config = with_classes(config, load_info(config.data))
     cost = costs(config, variants)
     made = trials(config, variants, seeds, folder)
     done = {trial.workdir for trial in made if is_done(trial)}

@@ -28,6 +28,11 @@ class Views:
     num_crops: int = 1
     average: str = "probabilities"
 
+    @classmethod
+    def of(cls, config: ConfigDict) -> "Views":
+        """Those of `config.eval`."""
+        return cls(config.eval.num_clips, config.eval.num_crops, config.eval.average)
+
     def each(self) -> list[View]:
         """All of them."""
         return list(itertools.starmap(View, itertools.product(range(self.num_clips), CROP_PLACES[self.num_crops])))

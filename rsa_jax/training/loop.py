@@ -63,7 +63,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     logging.info(
         "Evaluating step %d on %s, prepared so:\n%s", step, run.info.name, _readable(run.info.provenance, "\n")
     )
-    scores = run.score(state, Views(config.eval.num_clips, config.eval.num_crops, config.eval.average))
+    scores = run.score(state, Views.of(config))
     result = {**scores.metrics(), **scores.origin}
     if jax.process_index() == 0:
         save_scores(workdir / "scores.npz", scores)

@@ -37,7 +37,7 @@ class Predictor:
 
     def __init__(self, workdir: Path, checkpoint: str = "best"):
         config, dataset = read_config(workdir), read_dataset(workdir)
-        self._views = Views(config.eval.num_clips, config.eval.num_crops, config.eval.average)
+        self._views = Views.of(config)
         self._arrays = split_model(load_model(workdir, checkpoint))
         self._predict = jax.jit(make_predict(define_model(config.model), config))
         self.class_names = all_class_names(dataset["class_names"], config.model.num_classes)

@@ -182,49 +182,66 @@ def attend_in_window(
         offsets: r; None for 0.
         kernel_size: of the window.
     """
-    batch, frames, height, width, heads, channels = query.shape
-    keys = key.shape[4]
-    time, columns = axes = _block(frames, kernel_size[0]), _block(width, kernel_size[2])
-    whole = [(0, axis.blocks * axis.block - axis.length) for axis in axes]
-    query = jnp.pad(query, ((0, 0), whole[0], (0, 0), whole[1], (0, 0), (0, 0)))
-    query = query.reshape(
-        batch, time.blocks, time.block, height, columns.blocks, columns.block, keys, heads // keys, channels
-    )
-    query = query.transpose(3, 0, 6, 1, 4, 2, 5, 7, 8)  # H B K J I t w Q c
-    query = query.reshape(*query.shape[:5], -1, *query.shape[7:])
+    shape, (keys, channels) = query.shape, key.shape[4:]
+    axes = _block(shape[1], kernel_size[0]), _block(shape[3], kernel_size[2])
 
     def around(x: Float[Array, "B T H W N"]) -> Float[Array, "H N B J I m"]:
         return jnp.moveaxis(block_rows(x, kernel_size, axes), 4, 0)
 
     def around_heads(x: Float[Array, "B T H W K c"]) -> Float[Array, "H K c B J I m"]:
         rows = around(x.reshape(*x.shape[:4], -1))
-        return rows.reshape(height, keys, channels, *rows.shape[2:])
+        return rows.reshape(len(rows), keys, channels, *rows.shape[2:])
 
-    inside = around(jnp.ones((1, *key.shape[1:4], 1), key.dtype))[:, 0, 0, :, :, None, None]  # H J I 1 1 m
-    band = band_matrices(jnp.ones((math.prod(kernel_size), 1, 1), key.dtype), kernel_size, axes)[0].T[:, None]  # F 1 m
+    def in_window(x: Float[Array, "M N"]) -> Float[Array, "m F N"]:
+        bands = band_matrices(x[:, None], kernel_size, axes)[0]
+        return bands.reshape(len(bands), -1, x.shape[1])
+
+    in_map = around(jnp.ones((1, *key.shape[1:4], 1), key.dtype))[:, 0, 0, :, :, None, None]  # H J I 1 1 m
+    band = in_window(jnp.ones((math.prod(kernel_size), 1), key.dtype))[..., 0].T[:, None]  # F 1 m
     relative = None
     if offsets is not None:
-        relative = band_matrices(offsets.reshape(len(offsets), 1, -1), kernel_size, axes)[0]
-        relative = relative.reshape(len(relative), -1, keys, channels)  # m F K c
+        relative = in_window(offsets.reshape(len(offsets), -1))
+        relative = relative.reshape(*relative.shape[:2], keys, channels)
 
     @jax.checkpoint
     def attend_row(inputs: tuple[Array, ...]) -> Float[Array, "B K J I F Q c"]:
-        query, key, value, inside = inputs
+        query, key, value, in_map = inputs
         wide = _wide(query.dtype)
         logits = jnp.einsum("bkjifqc,kcbjim->bkjifqm", query, key, preferred_element_type=wide)
         if relative is not None:
             logits += jnp.einsum("bkjifqc,mfkc->bkjifqm", query, relative, preferred_element_type=wide)
         # Not -inf: of queries that fill up the last block, nothing may be inside, and gradients of 0 / 0 are not 0.
-        kernels = _softmax(jnp.where(inside * band > 0, logits, jnp.finfo(wide).min)).astype(value.dtype)
+        kernels = _softmax(jnp.where(in_map * band > 0, logits, jnp.finfo(wide).min)).astype(value.dtype)
         return jnp.einsum("bkjifqm,kcbjim->bkjifqc", kernels, value)
 
-    each = query.size // height // channels * len(band[0, 0])
-    inputs = query, around_heads(key), around_heads(value), inside
-    y = jax.lax.map(attend_row, inputs, batch_size=_at_once(each))
-    y = y.reshape(height, batch, keys, time.blocks, columns.blocks, time.block, columns.block, heads // keys, channels)
+    rows = _to_blocks(query, keys, axes)
+    inputs = rows, around_heads(key), around_heads(value), in_map
+    y = jax.lax.map(attend_row, inputs, batch_size=_at_once(rows[0].size // channels * band.shape[-1]))
+    return _from_blocks(y, shape, axes)
+
+
+def _to_blocks(
+    query: Float[Array, "B T H W L c"], keys: int, axes: tuple[Blocks, Blocks]
+) -> Float[Array, "H B K J I F Q c"]:
+    """Rows of blocks in time J and width I, each of F positions, with the Q heads of each key side by side."""
+    batch, _, height, _, heads, channels = query.shape
+    time, width = axes
+    beyond_time, beyond_width = ((0, axis.blocks * axis.block - axis.length) for axis in axes)
+    x = jnp.pad(query, ((0, 0), beyond_time, (0, 0), beyond_width, (0, 0), (0, 0)))
+    x = x.reshape(batch, time.blocks, time.block, height, width.blocks, width.block, keys, heads // keys, channels)
+    x = x.transpose(3, 0, 6, 1, 4, 2, 5, 7, 8)  # H B K J I t w Q c
+    return x.reshape(*x.shape[:5], -1, *x.shape[7:])
+
+
+def _from_blocks(
+    y: Float[Array, "H B K J I F Q c"], shape: tuple[int, ...], axes: tuple[Blocks, Blocks]
+) -> Float[Array, "B T H W L c"]:
+    """The map of that shape, from what `_to_blocks` makes of it."""
+    time, width = axes
+    y = y.reshape(*y.shape[:5], time.block, width.block, *y.shape[6:])
     y = y.transpose(1, 3, 5, 0, 4, 6, 2, 7, 8)  # B J t H I w K Q c
-    y = y.reshape(batch, time.blocks * time.block, height, columns.blocks * columns.block, heads, channels)
-    return y[:, :frames, :, :width]
+    y = y.reshape(shape[0], time.blocks * time.block, shape[2], width.blocks * width.block, *shape[4:])
+    return y[:, : time.length, :, : width.length]
 
 
 def attend(
