@@ -16,7 +16,9 @@ class Involution(nnx.Module):
 
     y[n, c] = Σ_m κ[n, m, g] x[n + m, c] with the group g of channel c, and κ[n] = W1 relu(BatchNorm(W0 x[n])) + b.
     A kernel is made of the position's features alone, and all channels of a group share it; there is neither key nor
-    value. Parameters: `reduce` W0 [C, C / r], `norm`, `span` W1 [C / r, M C / group_channels] and b.
+    value. Differentiable in reverse mode alone.
+
+    Parameters: `reduce` W0 [C, C / r], `norm`, `span` W1 [C / r, M C / group_channels] and b.
 
     Args:
         channels: of input and output.

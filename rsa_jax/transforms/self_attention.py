@@ -123,9 +123,11 @@ class SelfAttention(nnx.Module):
             flat, ones = key.reshape(*key.shape[:4], -1), jnp.ones((1, *key.shape[1:4], 1))
             seen = window_at(flat, position, self.kernel_size).reshape(len(x), -1, *key.shape[4:])
             inside = window_at(ones, position, self.kernel_size)[:, None, :, 0] > 0
-            seen += 0 if embedding is None else embedding
         seen = jnp.broadcast_to(seen, (*seen.shape[:2], *query.shape[4:]))
         logits = jnp.einsum("blc,bmlc->blm", query[at], seen, preferred_element_type=_wide(query.dtype))
+        if self.kernel_size is not None and embedding is not None:
+            relative = jnp.broadcast_to(embedding, (len(embedding), *query.shape[4:]))
+            logits += jnp.einsum("blc,mlc->blm", query[at], relative, preferred_element_type=_wide(query.dtype))
         logits = jnp.where(inside, logits, -jnp.inf).reshape(*logits.shape[:2], *shape)
         if self.kernel_size is None and embedding is not None:
             frame, row, column = (offset[at] for offset in offset_logits(query, embedding))
@@ -133,7 +135,7 @@ class SelfAttention(nnx.Module):
         return {"attention": jax.nn.softmax(logits, axis=(2, 3, 4))}
 
     def multiply_adds(self, shape: tuple[int, ...]) -> int:
-        """Of a map of that shape: projection, embedding, q k and the sum of values, softmax left out.
+        """Of a map of that shape: projection, qᵀ k, qᵀ r and the sum of values; softmax and E s left out.
 
         Positions of the window count wherever they lie.
         """
@@ -141,10 +143,9 @@ class SelfAttention(nnx.Module):
         positions = math.prod(axes)
         seen = positions if self.kernel_size is None else math.prod(self.kernel_size)
         each = self.projection.kernel.size + 2 * seen * channels
-        if self.position == "absolute":
-            each += self.embedding.size
-        elif self.position == "relative" and self.kernel_size is None:
-            each += SINUSOIDS * (3 * channels + sum(axes) * self.num_heads)
+        if self.position == "relative":
+            everywhere = SINUSOIDS * (3 * channels + sum(axes) * self.num_heads)
+            each += everywhere if self.kernel_size is None else seen * channels
         return batch * positions * each
 
     def _relative(self, dtype: DTypeLike) -> Array | None:
@@ -173,7 +174,8 @@ def attend_in_window(
     """Σ_m softmax_m(q_nᵀ (k_(n+m) + r_m)) v_(n+m) over the window's positions in the map.
 
     As products of matrices: neighbours in time and width form a block, whose queries meet the keys of all their
-    windows at once; keys that are not in a query's window are masked.
+    windows at once; keys that are not in a query's window are masked. Some rows at a time: the keys of all rows'
+    windows would be as many times the map as the window has rows.
 
     Args:
         query: divided by √c.
@@ -184,40 +186,58 @@ def attend_in_window(
     """
     shape, (keys, channels) = query.shape, key.shape[4:]
     axes = _block(shape[1], kernel_size[0]), _block(shape[3], kernel_size[2])
-
-    def around(x: Float[Array, "B T H W N"]) -> Float[Array, "H N B J I m"]:
-        return jnp.moveaxis(block_rows(x, kernel_size, axes), 4, 0)
-
-    def around_heads(x: Float[Array, "B T H W K c"]) -> Float[Array, "H K c B J I m"]:
-        rows = around(x.reshape(*x.shape[:4], -1))
-        return rows.reshape(len(rows), keys, channels, *rows.shape[2:])
-
-    def in_window(x: Float[Array, "M N"]) -> Float[Array, "m F N"]:
-        bands = band_matrices(x[:, None], kernel_size, axes)[0]
-        return bands.reshape(len(bands), -1, x.shape[1])
-
-    in_map = around(jnp.ones((1, *key.shape[1:4], 1), key.dtype))[:, 0, 0, :, :, None, None]  # H J I 1 1 m
-    band = in_window(jnp.ones((math.prod(kernel_size), 1), key.dtype))[..., 0].T[:, None]  # F 1 m
+    band = _in_window(jnp.ones((math.prod(kernel_size), 1), key.dtype), kernel_size, axes)[..., 0].T[:, None]  # F 1 m
     relative = None
     if offsets is not None:
-        relative = in_window(offsets.reshape(len(offsets), -1))
+        relative = _in_window(offsets.reshape(len(offsets), -1), kernel_size, axes)
         relative = relative.reshape(*relative.shape[:2], keys, channels)
+    query = _to_blocks(query, keys, axes)
+    at_once = min(shape[2], _at_once(query[0].size // channels * band.shape[-1]))
+    beyond = -shape[2] % at_once
+    all_keys, all_values, in_map = (
+        _rows(x, kernel_size[1], beyond, axes)
+        for x in (key.reshape(*shape[:4], -1), value.reshape(*shape[:4], -1), jnp.ones((1, *shape[1:4], 1), key.dtype))
+    )
 
     @jax.checkpoint
-    def attend_row(inputs: tuple[Array, ...]) -> Float[Array, "B K J I F Q c"]:
-        query, key, value, in_map = inputs
+    def attend_rows(inputs: tuple[Array, Array]) -> Float[Array, "h B K J I F Q c"]:
+        query, start = inputs
+        key, value, inside = (_windows(x, start, at_once, kernel_size[1]) for x in (all_keys, all_values, in_map))
+        key, value = (x.reshape(at_once, keys, channels, *x.shape[2:]) for x in (key, value))
         wide = _wide(query.dtype)
-        logits = jnp.einsum("bkjifqc,kcbjim->bkjifqm", query, key, preferred_element_type=wide)
+        logits = jnp.einsum("hbkjifqc,hkcbjim->hbkjifqm", query, key, preferred_element_type=wide)
         if relative is not None:
-            logits += jnp.einsum("bkjifqc,mfkc->bkjifqm", query, relative, preferred_element_type=wide)
+            logits += jnp.einsum("hbkjifqc,mfkc->hbkjifqm", query, relative, preferred_element_type=wide)
         # Not -inf: of queries that fill up the last block, nothing may be inside, and gradients of 0 / 0 are not 0.
-        kernels = _softmax(jnp.where(in_map * band > 0, logits, jnp.finfo(wide).min)).astype(value.dtype)
-        return jnp.einsum("bkjifqm,kcbjim->bkjifqc", kernels, value)
+        seen = jnp.expand_dims(inside, (5, 6)) * band > 0
+        kernels = _softmax(jnp.where(seen, logits, jnp.finfo(wide).min)).astype(value.dtype)
+        return jnp.einsum("hbkjifqm,hkcbjim->hbkjifqc", kernels, value)
 
-    rows = _to_blocks(query, keys, axes)
-    inputs = rows, around_heads(key), around_heads(value), in_map
-    y = jax.lax.map(attend_row, inputs, batch_size=_at_once(rows[0].size // channels * band.shape[-1]))
-    return _from_blocks(y, shape, axes)
+    query = jnp.pad(query, [(0, beyond)] + [(0, 0)] * (query.ndim - 1))
+    starts = jnp.arange(0, len(query), at_once)
+    y = jax.lax.map(attend_rows, (query.reshape(-1, at_once, *query.shape[1:]), starts))
+    return _from_blocks(y.reshape(query.shape)[: shape[2]], shape, axes)
+
+
+def _rows(
+    x: Float[Array, "B T H W N"], size: int, beyond: int, axes: tuple[Blocks, Blocks]
+) -> Float[Array, "H+ N B J I k"]:
+    """What blocks meet in each row, with rows of zeros for windows of that size, and for so many rows beyond."""
+    x = jnp.pad(x, [(0, 0), (0, 0), (size // 2, size // 2 + beyond), (0, 0), (0, 0)])
+    return jnp.moveaxis(block_rows(x, (1, 1, 1), axes), 4, 0)
+
+
+def _windows(x: Float[Array, "H+ N B J I k"], start: Array, rows: int, size: int) -> Float[Array, "h N B J I m"]:
+    """Of so many rows h from a first one, what blocks meet in each row of their windows."""
+    part = jax.lax.dynamic_slice_in_dim(x, start, rows + size - 1)
+    part = jnp.stack([part[i : i + rows] for i in range(size)], axis=-2)
+    return part.reshape(*part.shape[:-2], -1)
+
+
+def _in_window(x: Float[Array, "M N"], kernel_size: KernelSize, axes: tuple[Blocks, Blocks]) -> Float[Array, "m F N"]:
+    """What belongs to a position of the window, for all keys that a block meets and each of its F queries."""
+    bands = band_matrices(x[:, None], kernel_size, axes)[0]
+    return bands.reshape(len(bands), -1, x.shape[1])
 
 
 def _to_blocks(
@@ -287,9 +307,8 @@ def _softmax(logits: Float[Array, "*N m"]) -> Float[Array, "*N m"]:
 
 
 def _block(length: int, size: int) -> Blocks:
-    """Blocks about as long as the window: each query meets twice the keys that it needs, and a key is copied twice."""
-    blocks = max(1, length // size) if length >= 2 * size else 1
-    return Blocks(length, size, -(-length // blocks))
+    """Blocks of one to two windows: along each axis, a query meets two to three times the keys that it needs."""
+    return Blocks(length, size, -(-length // max(1, length // size)))
 
 
 def _at_once(logits: int) -> int:

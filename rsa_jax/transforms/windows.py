@@ -62,7 +62,7 @@ def window_at(
 def apply_kernels(
     kernels: Float[Array, "M B T H W G"], values: Float[Array, "B T H W G c"], kernel_size: KernelSize
 ) -> Float[Array, "B T H W G c"]:
-    """Σ_m kernels[m, n] values[n + m], with kernels of every position; in float32 or better.
+    """Σ_m kernels[m, n] values[n + m], with kernels of every position; summed in float32 or better.
 
     One row of the window after the other: where `windows` needs M times the memory of the values, this needs that of
     the result, forward and in both gradients. Differentiable in reverse mode alone.
@@ -92,6 +92,12 @@ def _apply_backward(
     """Without adding to parts of a map, as XLA would derive it: that copies the map for every position."""
     kernels, values = residuals
     padded_values, padded_grad = _pad(values, kernel_size), _pad(grad, kernel_size)
+    # Sums over channels as products with ones: with XLA's own, gradients take more than twice as long on a CPU.
+    ones = jnp.ones((grad.shape[-1], 1), grad.dtype)
+
+    def sum_channels(x: Float[Array, "*N c"]) -> Float[Array, "*N"]:
+        exact = lax.Precision.HIGHEST
+        return jnp.matmul(x, ones, precision=exact, preferred_element_type=total.dtype)[..., 0]
 
     def add_row(total: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
         start, kernels = inputs
@@ -101,11 +107,8 @@ def _apply_backward(
         for i, (kernel, grad_there) in enumerate(zip(kernels, grads, strict=True)):
             row = _row_of_window(_pad(kernel, kernel_size), turned, kernel_size)
             total += row[kernel_size[2] - 1 - i][..., None] * grad_there
-        # Sums over channels as products with ones: with XLA's own, gradients take more than twice as long on a CPU.
-        row = [grad * value for value in _row_of_window(padded_values, start, kernel_size)]
-        return total, jnp.stack([jnp.matmul(x, ones, preferred_element_type=total.dtype)[..., 0] for x in row])
-
-    ones = jnp.ones((grad.shape[-1], 1), grad.dtype)
+        row = _row_of_window(padded_values, start, kernel_size)
+        return total, jnp.stack([sum_channels(grad * value) for value in row])
 
     total = jnp.zeros(values.shape, jnp.promote_types(values.dtype, jnp.float32))
     rows = _row_starts(kernel_size), _by_rows(kernels, kernel_size)

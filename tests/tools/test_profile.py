@@ -89,7 +89,10 @@ COSTS = [
         lambda C, S: (12 * C * (9 * C // 4), 12 * C * (9 * C // 4) + 2 * (9 * C // 4)),
     ),
     ({"model.transform": "tsm"}, lambda C, S: (9 * C * C, 9 * C * C)),
-    ({"model.transform": "self_attention"}, lambda C, S: attention_cost(C, WINDOW, keys=8, embedding=WINDOW * C)),
+    (
+        {"model.transform": "self_attention"},
+        lambda C, S: attention_cost(C, WINDOW, keys=8, embedding=WINDOW * C, embedding_products=WINDOW * C),
+    ),
     (
         {
             "model.transform": "self_attention",
@@ -105,7 +108,7 @@ COSTS = [
             "model.self_attention.kernel_size": (),
             "model.self_attention.position": "absolute",
         },
-        lambda C, S: attention_cost(C, FRAMES * S * S, keys=8, embedding=96 * C, embedding_products=96 * C),
+        lambda C, S: attention_cost(C, FRAMES * S * S, keys=8, embedding=96 * C),
     ),
     # 16 sinusoids along each of three axes: Rᵀ q, then a product for every frame, row and column.
     (

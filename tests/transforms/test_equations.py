@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from configs import common
+from rsa_jax.transforms import self_attention
 from rsa_jax.transforms.factory import TRANSFORMS, transform_factory
 from tests.tiny import FAST_COMPILATION
 from tests.transforms import loops
@@ -81,7 +82,7 @@ CASES = {
         "involution",
         loops.involution,
         SHAPE,
-        {"kernel_size": (3, 1, 5), "group_channels": 2, "reduction": 2},
+        {"kernel_size": (3, 3, 5), "group_channels": 2, "reduction": 2},
     ),
     "lambda layer": (
         "lambda_layer",
@@ -142,6 +143,17 @@ def test_layers_are_their_equations(case):
         layer = make_layer(transform, shape[-1], fields)
         x = np.random.default_rng(0).standard_normal(shape)
         assert_meets(layer, lambda x, params: reference(x, params, **settings), x)
+
+
+@pytest.mark.parametrize(("shape", "kernel_size"), [((1, 7, 3, 7, 2), (3, 3, 3)), ((1, 1, 3, 3, 2), ())])
+def test_attention_for_some_positions_at_a_time(shape, kernel_size, monkeypatch):
+    """Blocks in time and width, and a last part that is smaller."""
+    monkeypatch.setattr(self_attention, "_at_once", lambda logits: 2)
+    fields = ATTENTION | {"kernel_size": kernel_size, "position": "relative", "key_value": "shared"}
+    with jax.enable_x64():
+        layer = make_layer("self_attention", shape[-1], fields)
+        x = np.random.default_rng(0).standard_normal(shape)
+        assert_meets(layer, lambda x, params: loops.self_attention(x, params, **fields), x)
 
 
 def test_every_transform_has_a_case():
