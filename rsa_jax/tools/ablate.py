@@ -3,7 +3,8 @@
 python -m rsa_jax.tools.ablate --config configs/motion.py --study transforms --out ablations [--seeds 3]
 
 OUT/STUDY gets a workdir for every run, table.md, table.csv and plot.png, which are written anew after every run.
-Started again, the same command goes on where it was. A run whose loss is no longer finite counts as diverged.
+Started again, the same command goes on where it was; results are of the seeds that it asks for. A run whose loss is no
+longer finite counts as diverged.
 """
 
 import csv
@@ -11,10 +12,10 @@ import json
 import re
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import matplotlib
 from absl import app, flags, logging
@@ -24,7 +25,7 @@ from rsa_jax.files import complete, write_json
 from rsa_jax.flags import CONFIG, OUT
 from rsa_jax.logs import setup_logging
 from rsa_jax.tools.profile import profile
-from rsa_jax.tools.studies import STUDIES
+from rsa_jax.tools.studies import STUDIES, Study
 from rsa_jax.training.checkpoints import check_same, read_config
 from rsa_jax.training.evaluation import Views
 from rsa_jax.training.loop import evaluate_checkpoint, train
@@ -38,19 +39,27 @@ STUDY = flags.DEFINE_enum("study", None, list(STUDIES), "Which variants are comp
 SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of every variant, with seeds from config.seed on.", lower_bound=1)
 
 
-class Trial(NamedTuple):
-    """A run of a variant: its name, its configuration and where it lies."""
-
-    variant: str
-    config: ConfigDict
-    workdir: Path
-
-
 class Cost(NamedTuple):
     """Of a variant: millions of parameters, billions of multiply-adds for a clip."""
 
     parameters: float
     multiply_adds: float
+
+
+class Variant(NamedTuple):
+    """Of a study: its name, its configuration, and what it costs."""
+
+    name: str
+    config: ConfigDict
+    cost: Cost
+
+
+class Trial(NamedTuple):
+    """A run of a variant with a seed, and where it lies."""
+
+    variant: str
+    config: ConfigDict
+    workdir: Path
 
 
 class Outcome(NamedTuple):
@@ -76,50 +85,62 @@ class Outcome(NamedTuple):
         return statistics.stdev(self.finite) if len(self.finite) > 1 else None
 
 
-def trials(config: ConfigDict, variants: dict[str, dict[str, Any]], seeds: int, folder: Path) -> list[Trial]:
-    """All runs of a study. All variants of a seed come before the next seed, so that a part of them compares.
+def variants_of(config: ConfigDict, fields: Study) -> list[Variant]:
+    """All variants of a study, with what they cost, before hours are spent on one of them.
 
     Args:
-        config: of all runs.
-        variants: fields that a variant changes, by its name.
-        seeds: runs of every variant.
-        folder: of the study.
+        config: of all.
+        fields: that a variant changes, by its name.
+
+    Raises:
+        ValueError: the configuration does not fit some of them; names each, and why.
     """
-    made = []
-    for seed in range(config.seed, config.seed + seeds):
-        for variant, fields in variants.items():
-            changed = config.copy_and_resolve_references()
-            changed.update_from_flattened_dict(fields)
-            changed.seed = seed
-            # The last checkpoint, not the best: choosing by the figure that is compared would flatter the noisy.
-            changed.eval.checkpoint = "latest"
-            made.append(Trial(variant, changed, folder / f"{_slug(variant)}_seed_{seed}"))
-    return made
+    variants: list[Variant] = []
+    wrong = []
+    for name, changes in fields.items():
+        changed = config.copy_and_resolve_references()
+        # The last checkpoint, not the best: choosing by the figure that is compared would flatter the noisy.
+        changed.eval.checkpoint = "latest"
+        try:
+            changed.update_from_flattened_dict(changes)
+            variants.append(Variant(name, changed, cost_of(changed)))
+        except (KeyError, TypeError, ValueError) as error:
+            wrong.append(f"  {name}: {error.args[0]}")
+    if wrong:
+        raise ValueError("Variants that this configuration does not fit:\n" + "\n".join(wrong))
+    return variants
+
+
+def cost_of(config: ConfigDict) -> Cost:
+    """Of the network."""
+    layers = profile(config)
+    parameters, multiply_adds = (sum(getattr(layer, name) for layer in layers) for name in Cost._fields)
+    return Cost(parameters / 1e6, multiply_adds / 1e9)
+
+
+def trials(variants: Sequence[Variant], seeds: Iterable[int], folder: Path) -> list[Trial]:
+    """All runs of a study. All variants of a seed come before the next seed, so that a part of them compares.
+
+    Raises:
+        ValueError: runs of two variants would lie in the same place.
+    """
+    made: dict[Path, Trial] = {}
+    for seed in seeds:
+        for variant in variants:
+            config = variant.config.copy_and_resolve_references()
+            config.seed = seed
+            workdir = folder / f"{_slug(variant.name)}_seed_{seed}"
+            if workdir in made:
+                raise ValueError(
+                    f"Two variants make one folder, {workdir}: {made[workdir].variant!r}, {variant.name!r}"
+                )
+            made[workdir] = Trial(variant.name, config, workdir)
+    return list(made.values())
 
 
 def _slug(variant: str) -> str:
     """As a name of a folder."""
     return re.sub("[^a-z0-9.]+", "_", variant.lower()).strip("_")
-
-
-def costs(config: ConfigDict, variants: dict[str, dict[str, Any]]) -> dict[str, Cost]:
-    """What every variant costs, before hours are spent on one of them.
-
-    Raises:
-        ValueError: the configuration does not fit some of them; names each, and why.
-    """
-    found, wrong = {}, []
-    for trial in trials(config, variants, 1, Path()):
-        try:
-            layers = profile(trial.config)
-        except ValueError as error:
-            wrong.append(f"  {trial.variant}: {error}")
-            continue
-        parameters, multiply_adds = (sum(getattr(layer, name) for layer in layers) for name in Cost._fields)
-        found[trial.variant] = Cost(parameters / 1e6, multiply_adds / 1e9)
-    if wrong:
-        raise ValueError("Variants that this configuration does not fit:\n" + "\n".join(wrong))
-    return found
 
 
 def is_done(trial: Trial) -> bool:
@@ -152,13 +173,13 @@ def run(trial: Trial) -> None:
     write_json(trial.workdir / "outcome.json", {"top1": top1, "views": asdict(Views.of(trial.config))})
 
 
-def collect(done: Sequence[Trial], costs: dict[str, Cost]) -> list[Outcome]:
+def collect(done: Sequence[Trial], variants: Sequence[Variant]) -> list[Outcome]:
     """One outcome a variant, in the order of the study."""
     top1: dict[str, list[float | None]] = {}
     for trial in done:
         outcome = json.loads((trial.workdir / "outcome.json").read_text())
         top1.setdefault(trial.variant, []).append(outcome["top1"])
-    return [Outcome(variant, cost, top1[variant]) for variant, cost in costs.items() if variant in top1]
+    return [Outcome(variant.name, variant.cost, top1[variant.name]) for variant in variants if variant.name in top1]
 
 
 def write_results(outcomes: Sequence[Outcome], folder: Path) -> None:
@@ -184,16 +205,18 @@ def draw(outcomes: Sequence[Outcome], out: Path) -> None:
     """Top-1 of every variant: a dot a seed, a line at the mean and a bar of one deviation to either side."""
     figure, axes = plt.subplots(figsize=(7, 0.8 + 0.32 * len(outcomes)), layout="constrained")
     for row, outcome in enumerate(outcomes):
-        label = "diverged"
+        labels = []
         if outcome.mean is not None:
             spread = outcome.deviation or 0.0
             axes.barh(row, 2 * spread, 0.5, outcome.mean - spread, color="tab:blue", alpha=0.2)
             axes.vlines(outcome.mean, row - 0.3, row + 0.3, color="tab:blue")
-            label = f"{outcome.mean:.1f}"
+            labels.append(f"{outcome.mean:.1f}")
+        if diverged := len(outcome.top1) - len(outcome.finite):
+            labels.append(f"{diverged} diverged")
         axes.scatter(outcome.finite, [row] * len(outcome.finite), 16, "tab:blue", alpha=0.6, clip_on=False)
-        axes.annotate(label, (102, row), annotation_clip=False, va="center", fontsize=8)
+        axes.annotate(", ".join(labels), (102, row), annotation_clip=False, va="center", fontsize=8)
     axes.set_yticks(range(len(outcomes)), [outcome.variant for outcome in outcomes])
-    axes.invert_yaxis()
+    axes.set_ylim(len(outcomes) - 0.5, -0.5)
     axes.set_xlim(0, 100)
     axes.set_xlabel("validation top-1, %")
     axes.grid(axis="x", alpha=0.3)
@@ -203,23 +226,29 @@ def draw(outcomes: Sequence[Outcome], out: Path) -> None:
     plt.close(figure)
 
 
-def study(config: ConfigDict, variants: dict[str, dict[str, Any]], seeds: int, folder: Path) -> list[Outcome]:
+def study(config: ConfigDict, fields: Study, seeds: int, folder: Path) -> list[Outcome]:
     """Runs what is not done yet, and writes the results after every run.
+
+    Args:
+        config: of all variants; its seed is the first.
+        fields: that a variant changes, by its name.
+        seeds: runs of every variant.
+        folder: of the study.
 
     Raises:
         ValueError: the configuration does not fit a variant, or the folder holds runs of another one.
+        SystemExit: a signal stopped a run.
     """
-    config = with_classes(config, load_info(config.data))
-    cost = costs(config, variants)
-    made = trials(config, variants, seeds, folder)
+    variants = variants_of(with_classes(config, load_info(config.data)), fields)
+    made = trials(variants, range(config.seed, config.seed + seeds), folder)
     done = {trial.workdir for trial in made if is_done(trial)}
     waiting = [trial for trial in made if trial.workdir not in done]
     for trial, left in zip(waiting, _time_left(len(waiting)), strict=True):
         logging.info("Run %d of %d: %s, seed %d%s", len(done) + 1, len(made), trial.variant, trial.config.seed, left)
         run(trial)
         done.add(trial.workdir)
-        write_results(collect([trial for trial in made if trial.workdir in done], cost), folder)
-    outcomes = collect(made, cost)
+        write_results(collect([trial for trial in made if trial.workdir in done], variants), folder)
+    outcomes = collect(made, variants)
     write_results(outcomes, folder)
     return outcomes
 

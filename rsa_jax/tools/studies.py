@@ -7,9 +7,16 @@ Study = dict[str, dict[str, Any]]
 _PARTS = ("V", "R", "V+R")
 
 
-def _attention(position: str, everywhere: bool = False) -> dict[str, Any]:
-    window = {"model.self_attention.kernel_size": ()} if everywhere else {}
-    return {"model.transform": "self_attention", "model.self_attention.position": position, **window}
+def _rsa(**fields: Any) -> dict[str, Any]:
+    return {"model.transform": "rsa", **{f"model.rsa.{name}": value for name, value in fields.items()}}
+
+
+def _attention(position: str, key_value: str = "per_head", kernel_size: tuple[int, ...] = (5, 7, 7)) -> dict[str, Any]:
+    fields = {"position": position, "key_value": key_value, "kernel_size": kernel_size}
+    return {
+        "model.transform": "self_attention",
+        **{f"model.self_attention.{name}": value for name, value in fields.items()},
+    }
 
 
 # The paper's comparison, on the same blocks of the same network.
@@ -22,16 +29,13 @@ TRANSFORMS: Study = {
     "dynamic convolution": {"model.transform": "dynamic_conv"},
     "involution": {"model.transform": "involution"},
     "lambda layer": {"model.transform": "lambda_layer"},
-    "RSA": {},
+    "RSA": _rsa(),
 }
 
 # Window, positions, and what the heads share.
 ATTENTION: Study = {
-    f"{place}, positions: {position}, {heads}": {
-        **_attention(position, everywhere=place == "everywhere"),
-        "model.self_attention.key_value": key_value,
-    }
-    for place in ("window", "everywhere")
+    f"{place}, positions: {position}, {heads}": _attention(position, key_value, kernel_size)
+    for place, kernel_size in (("window", (5, 7, 7)), ("everywhere", ()))
     for position, heads, key_value in (
         ("none", "multi-head", "per_head"),
         ("absolute", "multi-head", "per_head"),
@@ -41,10 +45,11 @@ ATTENTION: Study = {
 }
 
 
-def _relation(groups: int | None, **fields: Any) -> dict[str, Any]:
+def _relation(
+    groups: int | None, *, decomposed: bool = True, factorized: bool = False, **fields: Any
+) -> dict[str, Any]:
     # Two queries: with few channels a query, groups of them would be single channels.
-    fields = {f"model.rsa.{name}": value for name, value in fields.items()}
-    return {"model.rsa.num_queries": 2, "model.rsa.relation_groups": groups} | fields
+    return _rsa(num_queries=2, relation_groups=groups, decomposed=decomposed, factorized=factorized, **fields)
 
 
 RELATION: Study = {
@@ -57,32 +62,29 @@ RELATION: Study = {
 }
 
 KERNEL_AND_CONTEXT: Study = {
-    f"kernel {kernel}, context {context}": {"model.rsa.kernel": kernel, "model.rsa.context": context}
+    f"kernel {kernel}, context {context}": _rsa(kernel=kernel, context=context)
     for kernel in _PARTS
     for context in _PARTS
 }
 
 # With D = 16, as in the paper's table. Of 16 queries in 16 channels, normalisation would leave nothing but signs.
-QUERIES: Study = {
-    f"L = {queries}": {"model.rsa.num_queries": queries, "model.rsa.latent_dim": 16} for queries in (1, 2, 4, 8)
-}
+QUERIES: Study = {f"L = {queries}": _rsa(num_queries=queries, latent_dim=16) for queries in (1, 2, 4, 8)}
 
-LATENT_DIM: Study = {f"D = {size}": {"model.rsa.latent_dim": size} for size in (2, 4, 8, 16)}
+LATENT_DIM: Study = {f"D = {size}": _rsa(latent_dim=size) for size in (2, 4, 8, 16)}
 
 WINDOW: Study = {
-    " x ".join(map(str, size)): {"model.rsa.kernel_size": size}
+    " x ".join(map(str, size)): _rsa(kernel_size=size)
     for size in ((1, 7, 7), (3, 3, 3), (3, 5, 5), (3, 7, 7), (5, 5, 5), (5, 7, 7), (5, 9, 9))
 }
 
-NORMALIZATION: Study = {name: {"model.rsa.normalization": name} for name in ("none", "batch", "lambda", "l2")}
+NORMALIZATION: Study = {name: _rsa(normalization=name) for name in ("none", "batch", "lambda", "l2")}
 
-# Of configs/motion.py alone, with its two stages of two blocks.
 LAYERS: Study = {
-    "0 layers": {"model.positions": ((), ())},
-    "1 layer": {"model.positions": ((), (1,))},
-    "2 layers": {"model.positions": ((1,), (1,))},
-    "3 layers": {"model.positions": ((0, 1), (1,))},
-    "4 layers": {"model.positions": ((0, 1), (0, 1))},
+    "0 layers": {**_rsa(), "model.positions": ((), ())},
+    "1 layer": {**_rsa(), "model.positions": ((), (1,))},
+    "2 layers": {**_rsa(), "model.positions": ((1,), (1,))},
+    "3 layers": {**_rsa(), "model.positions": ((0, 1), (1,))},
+    "4 layers": {**_rsa(), "model.positions": ((0, 1), (0, 1))},
 }
 
 STUDIES: dict[str, Study] = {

@@ -28,7 +28,7 @@ def train(config: ConfigDict, workdir: Path) -> bool:
     SIGTERM and Ctrl-C save a checkpoint and return; in one of several processes, SIGTERM alone.
 
     Returns:
-        Whether the end was reached.
+        Whether the end was reached, and no signal asked to stop meanwhile.
 
     Raises:
         ValueError: the configuration is wrong, or the workdir belongs to another one.
@@ -112,7 +112,7 @@ def _train_steps(run: Run, state: TrainState, checkpoints: Checkpoints, workdir:
                     break
     finally:
         log.close()
-    return step >= run.num_steps
+    return step >= run.num_steps and not stop.received
 
 
 def _restore_or_init(run: Run, checkpoints: Checkpoints) -> TrainState:
@@ -132,10 +132,14 @@ def _evaluates(run: Run, step: int) -> bool:
 
 
 class StopSignal:
-    """Notes SIGTERM and Ctrl-C, so that the loop can save and stop between two steps. A second one stops at once."""
+    """Notes SIGTERM and Ctrl-C, so that the loop can save and stop between two steps. A second one stops at once.
+
+    Attributes:
+        received: whether this process, if it is the only one, got one.
+    """
 
     def __enter__(self) -> "StopSignal":
-        self._received = False
+        self.received = False
         if jax.process_count() == 1:  # with several, JAX has a handler of its own
             self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
@@ -148,10 +152,10 @@ class StopSignal:
         """Whether to stop after this step. All hosts agree on the step, whichever of them got the signal."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
-        return self._received
+        return self.received
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
-        self._received = True
+        self.received = True
         self._restore()
 
     def _restore(self) -> None:

@@ -1,95 +1,112 @@
 import csv
 import json
+import signal
+from pathlib import Path
 
 import pytest
-from flax import nnx
 from PIL import Image
 
 from configs import motion
-from rsa_jax.network import create_model
 from rsa_jax.tools import ablate
 from rsa_jax.tools.studies import STUDIES
-from rsa_jax.training.checkpoints import WorkdirError
+from rsa_jax.training.checkpoints import WorkdirError, claim_workdir
 from rsa_jax.training.metrics import NonFiniteLossError
+from rsa_jax.training.run import Run
+from tests.tiny import tiny_config
 
 # Of one network, which is compiled but once.
-VARIANTS = {"RSA | V": {}, "logged less": {"log.every_steps": 2}}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("study")
+VARIANTS = {"a | b": {}, "logged less": {"log.every_steps": 2}}
 
 
 @pytest.fixture
 def short(config):
+    return shorten(config)
+
+
+def shorten(config):
     config.epochs, config.optimizer.warmup_epochs = 1, 0
+    config.model.transform = "conv2d"
     return config
 
 
-def test_a_study_goes_on_where_it_was(folder, short, monkeypatch):
-    ran, run = [], ablate.run
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory, data_dir):
+    """Where a study got a signal in the last validation of its first run."""
+    folder = tmp_path_factory.mktemp("study")
+    score = Run.score
 
-    def once(trial):
-        if len(ran) == 1:
-            raise KeyboardInterrupt
-        ran.append(trial.variant)
-        run(trial)
+    def signalled(run, state, views):
+        signal.raise_signal(signal.SIGTERM)
+        return score(run, state, views)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(ablate, "run", once)
-        with pytest.raises(KeyboardInterrupt):
-            ablate.study(short, VARIANTS, 1, folder)
-    assert len((folder / "table.csv").read_text().splitlines()) == 2
-    outcomes = ablate.study(short, VARIANTS, 1, folder)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit, match="Stopped by a signal"):
+        patch.setattr(Run, "score", signalled)
+        ablate.study(shorten(tiny_config(data_dir)), VARIANTS, 1, folder)
+    assert not list(folder.rglob("outcome.json"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(interrupted, data_dir):
+    """The same study, gone on with: its folder and outcomes."""
+    before = (interrupted / "a_b_seed_0" / "metrics.jsonl").read_text()
+    outcomes = ablate.study(shorten(tiny_config(data_dir)), VARIANTS, 1, interrupted)
+    assert (interrupted / "a_b_seed_0" / "metrics.jsonl").read_text() == before  # and not trained again
+    return interrupted, outcomes
+
+
+def test_a_study_goes_on_where_it_was(finished, short, monkeypatch):
+    folder, outcomes = finished
     assert [outcome.variant for outcome in outcomes] == list(VARIANTS)
-    assert ran == ["RSA | V"]
-    monkeypatch.setattr(ablate, "run", lambda trial: pytest.fail("this one is done"))
-    assert ablate.study(short, VARIANTS, 1, folder) == outcomes
-    for name, outcome in zip(("rsa_v_seed_0", "logged_less_seed_0"), outcomes, strict=True):
+    for name, outcome in zip(("a_b_seed_0", "logged_less_seed_0"), outcomes, strict=True):
         result = json.loads((folder / name / "eval.json").read_text())
         assert outcome.top1 == [pytest.approx(result["top1"])]
         assert result["step"] == 4
+    monkeypatch.setattr(ablate, "run", lambda trial: pytest.fail("this one is done"))
+    assert ablate.study(short, VARIANTS, 1, folder) == outcomes
 
 
-def test_other_views_are_evaluated_again(folder, short, monkeypatch):
+def test_other_views_are_evaluated_again(finished, short, monkeypatch):
     ran = []
     monkeypatch.setattr(ablate, "run", lambda trial: ran.append(trial.variant))
     short.eval.num_clips = 2
-    ablate.study(short, VARIANTS, 1, folder)
+    ablate.study(short, VARIANTS, 1, finished[0])
     assert ran == list(VARIANTS)
 
 
-def test_a_signal_ends_the_study(tmp_path, short, monkeypatch):
-    """What was trained in part is neither evaluated nor done."""
-    monkeypatch.setattr(ablate, "train", lambda config, workdir: False)
-    with pytest.raises(SystemExit, match="Stopped by a signal"):
-        ablate.study(short, VARIANTS, 1, tmp_path)
-    assert not list(tmp_path.rglob("outcome.json"))
+def test_another_configuration_is_refused(finished, short):
+    short.batch_size = 8
+    with pytest.raises(WorkdirError, match="batch_size: 16 there, 8 here"):
+        ablate.study(short, VARIANTS, 1, finished[0])
 
 
-def test_a_run_that_diverges_is_said_in_the_table(tmp_path, short, monkeypatch):
+def test_a_run_that_diverges_is_said_in_the_table_and_done(tmp_path, short, monkeypatch):
     def diverge(config, workdir):
-        workdir.mkdir(parents=True)
+        claim_workdir(workdir, config, {})
         raise NonFiniteLossError("step 3: loss nan")
 
     monkeypatch.setattr(ablate, "train", diverge)
     outcomes = ablate.study(short, VARIANTS, 2, tmp_path)
     assert [outcome.top1 for outcome in outcomes] == [[None, None]] * 2
     assert "|  |  | diverged diverged |" in (tmp_path / "table.md").read_text()
+    monkeypatch.setattr(ablate, "run", lambda trial: pytest.fail("this one is done"))
+    assert ablate.study(short, VARIANTS, 2, tmp_path) == outcomes
 
 
 def test_variants_that_do_not_fit_are_named_before_any_run(tmp_path, short):
-    wrong = {"three": {"model.rsa.num_queries": 3}, "a stage more": {"model.positions": ((), (), (0,))}}
-    with pytest.raises(ValueError, match=r"(?s)three: model.rsa.num_queries: .*a stage more: .*stage"):
+    wrong = {
+        "three": {"model.transform": "rsa", "model.rsa.num_queries": 3},
+        "a stage more": {"model.transform": "rsa", "model.positions": ((), (), (0,))},
+        "no such field": {"log.every_step": 2},
+        "no number": {"batch_size": "many"},
+    }
+    expected = r"(?s)three: model.rsa.num_queries: .*more: .*stage.*no such field: .*every_step.*no number: .*many"
+    short.lock()
+    with pytest.raises(ValueError, match=expected):
         ablate.study(short, VARIANTS | wrong, 1, tmp_path)
+    with pytest.raises(ValueError, match="one folder, .*d_4_seed_0: 'D = 4', 'D=4'"):
+        ablate.study(short, {"D = 4": {}, "D=4": {}}, 1, tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_another_configuration_is_refused(folder, short):
-    short.batch_size = 8
-    with pytest.raises(WorkdirError, match="batch_size: 16 there, 8 here"):
-        ablate.study(short, VARIANTS, 1, folder)
 
 
 def test_results_of_some_seeds(tmp_path):
@@ -108,8 +125,10 @@ def test_results_of_some_seeds(tmp_path):
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_every_variant_is_a_network(name):
-    for fields in STUDIES[name].values():
-        config = motion.get_config()
-        config.update_from_flattened_dict(fields)
-        nnx.eval_shape(lambda model=config.model: create_model(model, rngs=nnx.Rngs(0)))
+def test_every_variant_is_a_network_of_its_own(name):
+    """Whatever transform the configuration has; another normalisation may cost the same."""
+    config = motion.get_config()
+    config.model.transform = "tsm"
+    variants = ablate.variants_of(config, STUDIES[name])
+    assert len({variant.config.model.to_json() for variant in variants}) == len(variants)
+    assert len(ablate.trials(variants, range(2), Path())) == 2 * len(variants)
