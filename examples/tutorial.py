@@ -66,6 +66,7 @@ def kernel_panel(network: Network, clip: Float[Array, "T H W 3"]) -> Panel:
 
 def main(out: Path, num_clips: int = 2000, steps: int = 200) -> None:
     """All five steps."""
+    out.parent.mkdir(parents=True, exist_ok=True)
     clips, labels = draw_clips(num_clips)
     print(f"1. {num_clips} clips of {FRAMES} frames of {SIZE} x {SIZE}, of {len(CLASSES)} classes")
 
@@ -85,8 +86,8 @@ def main(out: Path, num_clips: int = 2000, steps: int = 200) -> None:
     print(f"   Played backwards, {opposite:.0f} % are taken for the opposite.")
 
     titles = [
-        f"{CLASSES[int(truth[0])]}: {CLASSES[int(forwards[0])]}",
-        f"the same played backwards: {CLASSES[int(backwards[0])]}",
+        f"{CLASSES[int(truth[0])]}, taken for {CLASSES[int(forwards[0])]}",
+        f"the same played backwards, taken for {CLASSES[int(backwards[0])]}",
     ]
     draw_kernels(titles, [kernel_panel(network, unseen[0]), kernel_panel(network, unseen[0, ::-1])], out)
     print(f"5. Kernels of a query (red; its window is yellow) are in {out}, a slice for each frame of the window.")
