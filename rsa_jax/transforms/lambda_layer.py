@@ -61,8 +61,7 @@ class LambdaLayer(nnx.Module):
         self.query_norm = BatchNorm(queries, clips=batch_norm_clips)
         self.value_norm = BatchNorm(width, clips=batch_norm_clips)
         positions = math.prod(kernel_size)
-        scale = (2 / (positions * key_channels)) ** 0.5
-        self.E = nnx.Param(initializers.normal(scale)(rngs.params(), (positions, key_channels)))
+        self.E = nnx.Param(initializers.normal(key_channels**-0.5)(rngs.params(), (positions, key_channels)))
 
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
         """Transforms a map. Output channels are those of the first query, then of the second, and so on."""

@@ -80,18 +80,18 @@ class SelfAttention(nnx.Module):
         self.projection = nnx.Linear(
             channels, channels + 2 * self.keys * width, use_bias=False, param_dtype=float, dtype=dtype, rngs=rngs
         )
-        # Entries of r start with variance 1 / c (Bottleneck Transformers, arXiv 2101.11605), those of E s with 1, as
-        # queries and keys: positions count in the first step already. The sum of s² is 3 S / 2.
-        squares = 3 * SINUSOIDS / 2
+        # Entries of r and of E s start with variance 1, as those of queries and keys: where counts as much as what. The
+        # sum of s² is 3 S / 2.
+        of_sinusoids = (3 * SINUSOIDS / 2) ** -0.5
         embeddings = {
             "none": (None, 0.0),
-            "relative": ((3, SINUSOIDS, self.keys, width), 1 / (width * squares)),
-            "absolute": ((3, SINUSOIDS, channels + self.keys * width), 1 / squares),
+            "relative": ((3, SINUSOIDS, self.keys, width), of_sinusoids),
+            "absolute": ((3, SINUSOIDS, channels + self.keys * width), of_sinusoids),
         }
         if kernel_size:
-            embeddings["relative"] = ((math.prod(kernel_size), self.keys, width), 1 / width)
-        shape, variance = embeddings[position]
-        self.embedding: Any = nnx.Param(initializers.normal(variance**0.5)(rngs.params(), shape)) if shape else None
+            embeddings["relative"] = ((math.prod(kernel_size), self.keys, width), 1.0)
+        shape, deviation = embeddings[position]
+        self.embedding: Any = nnx.Param(initializers.normal(deviation)(rngs.params(), shape)) if shape else None
 
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
         """Transforms a map. Output channels are those of the first head, then of the second, and so on."""
