@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     config.model.zero_init = False
     config.model.dropout = 0.0
     config.model.self_attention.num_heads = 2
-    config.optimizer.learning_rate = 0.1
+    config.optimizer.learning_rate = 0.05
     config.optimizer.warmup_epochs = 0
     config.optimizer.schedule = "step"
     config.optimizer.weight_decay = 1e-4
