@@ -79,6 +79,7 @@ WINDOW: Study = {
 
 NORMALIZATION: Study = {name: _rsa(normalization=name) for name in ("none", "batch", "lambda", "l2")}
 
+# Of configs/motion.py alone, with its two stages of two blocks.
 LAYERS: Study = {
     "0 layers": {**_rsa(), "model.positions": ((), ())},
     "1 layer": {**_rsa(), "model.positions": ((), (1,))},
