@@ -1,4 +1,4 @@
-"""Transforms by name: types, devices, and what is said of fields that do not fit."""
+"""Transforms by name: types, devices, initial weights, and what is said of fields that do not fit."""
 
 import json
 import os
@@ -65,6 +65,23 @@ def test_bfloat16_stays_near_float32(fields):
 
     expected = output("float32")
     assert jnp.linalg.norm(output("bfloat16") - expected) < 0.03 * jnp.linalg.norm(expected)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"transform": name} for name in OTHERS),
+        {"transform": "self_attention", "self_attention.kernel_size": ()},
+        {"transform": "self_attention", "self_attention.position": "absolute"},
+    ],
+)
+def test_order_counts_from_the_start(fields):
+    """With initial weights, a clip played backwards is another one: a part that drowned positions would learn late."""
+    layer = transform_factory(model_config(**fields), nnx.Rngs(0))(16)
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 4, 1, 1, 16)), jnp.float32)
+    run = nnx.jit(lambda layer, x: layer(x))
+    forwards, backwards = run(layer, x), run(layer, x[:, ::-1])[:, ::-1]
+    assert jnp.linalg.norm(forwards - backwards) > 0.25 * jnp.linalg.norm(forwards)
 
 
 @pytest.mark.parametrize(
