@@ -11,6 +11,7 @@ from configs import common
 from rsa_jax.compiler import compiler_options
 from rsa_jax.layers import BatchNorm, StochasticDepth, average_pool, convolve, max_pool, normalize_batch
 from rsa_jax.network import count_parameters, create_model, survival_rates
+from rsa_jax.training.models import blank_model
 
 
 def clips(*shape, seed=0):
@@ -26,12 +27,21 @@ def model_config(**fields):
     return config
 
 
-def trained(model):
-    """Every scale that starts at zero set to one, so that all blocks matter."""
-    for _, module in nnx.iter_modules(model):
-        if isinstance(module, BatchNorm):
-            module.scale[...] = jnp.ones_like(module.scale[...])
-    return model
+def drawn_model(config):
+    """All blocks matter. By numpy: to compile so many random numbers takes longer than the network."""
+    rng = np.random.default_rng(0)
+
+    def draw(leaf):
+        if leaf.ndim < 2:
+            return jnp.ones(leaf.shape, leaf.dtype)
+        return jnp.asarray(rng.standard_normal(leaf.shape) * np.prod(leaf.shape[:-1]) ** -0.5, leaf.dtype)
+
+    graph, params, stats = nnx.split(blank_model(config), nnx.Param, nnx.BatchStat)
+    return nnx.merge(graph, jax.tree.map(draw, params), jax.tree.map(jnp.ones_like, stats))
+
+
+def run(model, x):
+    return nnx.jit(lambda model, x: model(x))(model, x)
 
 
 PARAMETERS = {  # of networks with 174 classes
@@ -55,44 +65,45 @@ def test_number_of_parameters(depth, transform):
 def test_rsa_sees_the_order_of_frames_and_convolution_does_not(depth):
     x = clips(2, 4, 16, 16, 3)
     for transform in ("rsa", "conv2d"):
-        model = trained(create_model(model_config(transform=transform, depth=depth), rngs=nnx.Rngs(0)))
+        model = drawn_model(model_config(transform=transform, depth=depth))
         model.eval()
-        difference = jnp.max(jnp.abs(model(x) - model(x[:, ::-1])))
+        difference = jnp.max(jnp.abs(run(model, x) - run(model, x[:, ::-1])))
         assert (difference > 1e-3) if transform == "rsa" else (difference < 1e-4)
 
 
 @pytest.mark.parametrize("depth", [18, 50])
 def test_a_transform_may_stand_where_the_stride_is(depth):
     config = model_config(depth=depth, stage_sizes=(1, 1), positions=((0,), (0,)))
-    model = create_model(config, rngs=nnx.Rngs(0))
-    shapes = [y.shape for y in model.feature_maps(clips(1, 2, 20, 12, 3))]
+    maps = nnx.eval_shape(lambda model, x: model.feature_maps(x), blank_model(config), clips(1, 2, 20, 12, 3))
+    shapes = [y.shape for y in maps]
     expansion = 4 if depth == 50 else 1
     assert shapes == [(1, 2, 5, 3, 4 * expansion), (1, 2, 3, 2, 8 * expansion)]
 
 
 def test_rematerialisation_changes_nothing():
     def outputs(remat):
-        model = trained(create_model(model_config(remat=remat, stochastic_depth=0.5), rngs=nnx.Rngs(0)))
+        model = drawn_model(model_config(remat=remat, stochastic_depth=0.5))
         graph, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
 
         @jax.jit
-        def run(params, stats, x):
+        def update(params, stats, x):
             def loss(params):
                 model = nnx.merge(graph, params, stats, copy=True)
                 return jnp.sum(jnp.sin(model(x, rngs=nnx.Rngs(3)))), nnx.state(model, nnx.BatchStat)
 
             return jax.value_and_grad(loss, has_aux=True)(params)
 
-        return run(params, stats, clips(4, 3, 12, 12, 3))
+        return update(params, stats, clips(4, 3, 12, 12, 3))
 
     for a, b in zip(jax.tree.leaves(outputs(True)), jax.tree.leaves(outputs(False)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.max(np.abs(b)))
 
 
 def test_bfloat16_activations_with_float32_parameters_statistics_and_logits():
-    models = [trained(create_model(model_config(dtype=d), rngs=nnx.Rngs(0))) for d in ("bfloat16", "float32")]
-    low, high = (model(clips(4, 3, 16, 16, 3)) for model in models)
-    assert models[0].feature_maps(clips(1, 1, 8, 8, 3))[0].dtype == jnp.bfloat16
+    models = [drawn_model(model_config(dtype=d)) for d in ("bfloat16", "float32")]
+    low, high = (run(model, clips(4, 3, 16, 16, 3)) for model in models)
+    maps = nnx.eval_shape(lambda model, x: model.feature_maps(x), models[0], clips(1, 1, 8, 8, 3))
+    assert maps[0].dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(models[0]))} == {jnp.dtype("float32")}
     assert low.dtype == jnp.float32
     assert jnp.max(jnp.abs(low - high)) < 0.1 * jnp.max(jnp.abs(high))
@@ -162,9 +173,8 @@ def test_gradients_of_batch_norm_are_those_of_automatic_differentiation(dtype):
 
 def test_rematerialisation_saves_memory():
     def memory(remat):
-        graph, params, stats = nnx.split(
-            create_model(model_config(remat=remat, stage_sizes=(3, 3)), rngs=nnx.Rngs(0)), nnx.Param, nnx.BatchStat
-        )
+        model = drawn_model(model_config(remat=remat, stage_sizes=(3, 3)))
+        graph, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
 
         def loss(params, x):
             return jnp.sum(jnp.sin(nnx.merge(graph, params, stats, copy=True)(x)))
@@ -226,7 +236,8 @@ def test_bad_configurations_are_named(fields, message):
 
 def test_the_classifier_starts_as_the_published_one():
     """Uniform, of variance 2 / (inputs + classes)."""
-    kernel = create_model(model_config(num_classes=174), rngs=nnx.Rngs(0)).fc.kernel[...]
+    config = model_config(num_classes=174)
+    kernel = jax.jit(lambda: create_model(config, rngs=nnx.Rngs(0)).fc.kernel[...])()
     limit = (6 / sum(kernel.shape)) ** 0.5
     assert 0.98 * limit < jnp.max(jnp.abs(kernel)) <= limit
     np.testing.assert_allclose(jnp.std(kernel), limit / 3**0.5, rtol=0.05)

@@ -29,8 +29,8 @@ def batch(size=8):
 def one_step(config, **inputs):
     schedule = make_schedule(config.optimizer, epochs=2, steps_per_epoch=4)
     optimizer = make_optimizer(config.optimizer, schedule)
-    step = jax.jit(make_train_step(define_model(config.model), optimizer, schedule, config, directional=()))
-    return step(create_state(config, optimizer), batch() | inputs)
+    step = make_train_step(define_model(config.model), optimizer, schedule, config, directional=())
+    return jax.jit(step, compiler_options=FAST_COMPILATION)(create_state(config, optimizer), batch() | inputs)
 
 
 @pytest.fixture
