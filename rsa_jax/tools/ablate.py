@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from rsa_jax.files import complete, write_json
 from rsa_jax.flags import CONFIG, OUT
 from rsa_jax.logs import setup_logging
+from rsa_jax.report.curves import read_records
 from rsa_jax.tools.profile import profile
 from rsa_jax.tools.studies import STUDIES, Study
 from rsa_jax.training.checkpoints import check_same, read_config
@@ -34,6 +35,7 @@ from rsa_jax.training.run import load_info, with_classes
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 STUDY = flags.DEFINE_enum("study", None, list(STUDIES), "Which variants are compared.")
 SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of every variant, with seeds from config.seed on.", lower_bound=1)
@@ -63,11 +65,19 @@ class Trial(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a variant costs, and the top-1 in percent that it reaches with each seed; None: it diverged."""
+    """What a variant costs, and what it reaches with each seed.
+
+    Attributes:
+        variant: its name.
+        cost: of its network.
+        top1: at the end of each run, in percent; None: it diverged.
+        curves: steps and top-1 of the validations during each run.
+    """
 
     variant: str
     cost: Cost
     top1: Sequence[float | None]
+    curves: Sequence[Sequence[tuple[int, float]]]
 
     @property
     def finite(self) -> list[float]:
@@ -175,11 +185,17 @@ def run(trial: Trial) -> None:
 
 def collect(done: Sequence[Trial], variants: Sequence[Variant]) -> list[Outcome]:
     """One outcome a variant, in the order of the study."""
-    top1: dict[str, list[float | None]] = {}
-    for trial in done:
-        outcome = json.loads((trial.workdir / "outcome.json").read_text())
-        top1.setdefault(trial.variant, []).append(outcome["top1"])
-    return [Outcome(variant.name, variant.cost, top1[variant.name]) for variant in variants if variant.name in top1]
+    outcomes = []
+    for variant in variants:
+        if workdirs := [trial.workdir for trial in done if trial.variant == variant.name]:
+            top1 = [json.loads((workdir / "outcome.json").read_text())["top1"] for workdir in workdirs]
+            outcomes.append(Outcome(variant.name, variant.cost, top1, [_validations(workdir) for workdir in workdirs]))
+    return outcomes
+
+
+def _validations(workdir: Path) -> list[tuple[int, float]]:
+    records = read_records(workdir / "metrics.jsonl")
+    return [(record["step"], record["validation_top1"]) for record in records if "validation_top1" in record]
 
 
 def write_results(outcomes: Sequence[Outcome], folder: Path) -> None:
@@ -202,28 +218,44 @@ def _row(outcome: Outcome) -> list[str]:
 
 
 def draw(outcomes: Sequence[Outcome], out: Path) -> None:
-    """Top-1 of every variant: a dot a seed, a line at the mean and a bar of one deviation to either side."""
-    figure, axes = plt.subplots(figsize=(7, 0.8 + 0.32 * len(outcomes)), layout="constrained")
+    """Top-1 of every variant: at the end, with mean and deviation, and during the runs, a line a seed."""
+    figure, (ends, runs) = plt.subplots(
+        1, 2, figsize=(11, max(3, 0.8 + 0.32 * len(outcomes))), width_ratios=(4, 3), layout="constrained"
+    )
     for row, outcome in enumerate(outcomes):
-        labels = []
-        if outcome.mean is not None:
-            spread = outcome.deviation or 0.0
-            axes.barh(row, 2 * spread, 0.5, outcome.mean - spread, color="tab:blue", alpha=0.2)
-            axes.vlines(outcome.mean, row - 0.3, row + 0.3, color="tab:blue")
-            labels.append(f"{outcome.mean:.1f}")
-        if diverged := len(outcome.top1) - len(outcome.finite):
-            labels.append(f"{diverged} diverged")
-        axes.scatter(outcome.finite, [row] * len(outcome.finite), 16, "tab:blue", alpha=0.6, clip_on=False)
-        axes.annotate(", ".join(labels), (102, row), annotation_clip=False, va="center", fontsize=8)
-    axes.set_yticks(range(len(outcomes)), [outcome.variant for outcome in outcomes])
-    axes.set_ylim(len(outcomes) - 0.5, -0.5)
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("validation top-1, %")
-    axes.grid(axis="x", alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+        color = f"C{row % 10}"
+        draw_end(ends, row, outcome, color)
+        for curve in outcome.curves:
+            runs.plot([step for step, _ in curve], [top1 for _, top1 in curve], color, linewidth=1, alpha=0.7)
+    ends.set_yticks(range(len(outcomes)), [outcome.variant for outcome in outcomes])
+    ends.set_ylim(len(outcomes) - 0.5, -0.5)
+    ends.set_xlim(0, 100)
+    ends.set_xlabel("validation top-1 at the end, %")
+    ends.grid(axis="x", alpha=0.3)
+    runs.set_xlim(left=0)
+    runs.set_ylim(0, 100)
+    runs.set_xlabel("step")
+    runs.set_ylabel("validation top-1, %")
+    runs.grid(alpha=0.3)
+    for axes in (ends, runs):
+        axes.spines[["top", "right"]].set_visible(False)
     with complete(out) as partial:
         figure.savefig(partial, dpi=150, format="png")
     plt.close(figure)
+
+
+def draw_end(axes: Axes, row: int, outcome: Outcome, color: str) -> None:
+    """A dot a seed, a line at the mean and a bar of one deviation to either side; the mean in words."""
+    labels = []
+    if outcome.mean is not None:
+        spread = outcome.deviation or 0.0
+        axes.barh(row, 2 * spread, 0.5, outcome.mean - spread, color=color, alpha=0.2)
+        axes.vlines(outcome.mean, row - 0.3, row + 0.3, color=color)
+        labels.append(f"{outcome.mean:.1f}")
+    if diverged := len(outcome.top1) - len(outcome.finite):
+        labels.append(f"{diverged} diverged")
+    axes.scatter(outcome.finite, [row] * len(outcome.finite), 16, color, alpha=0.6, clip_on=False)
+    axes.annotate(", ".join(labels), (102, row), annotation_clip=False, va="center", fontsize=8)
 
 
 def study(config: ConfigDict, fields: Study, seeds: int, folder: Path) -> list[Outcome]:

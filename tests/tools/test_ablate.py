@@ -62,6 +62,8 @@ def test_a_study_goes_on_where_it_was(finished, short, monkeypatch):
         result = json.loads((folder / name / "eval.json").read_text())
         assert outcome.top1 == [pytest.approx(result["top1"])]
         assert result["step"] == 4
+        assert [step for step, _ in outcome.curves[0]] == [4]
+        assert outcome.curves[0][-1][1] == pytest.approx(result["top1"])
     monkeypatch.setattr(ablate, "run", lambda trial: pytest.fail("this one is done"))
     assert ablate.study(short, VARIANTS, 1, folder) == outcomes
 
@@ -111,8 +113,10 @@ def test_variants_that_do_not_fit_are_named_before_any_run(tmp_path, short):
 
 def test_results_of_some_seeds(tmp_path):
     outcomes = [
-        ablate.Outcome("a", ablate.Cost(1.5, 0.25), [50.0, 54.0, None, 58.0]),
-        ablate.Outcome("b | c", ablate.Cost(1.0, 0.5), [10.0]),
+        ablate.Outcome(
+            "a", ablate.Cost(1.5, 0.25), [50.0, 54.0, None, 58.0], [[(4, 50.0)], [(4, 54.0)], [], [(4, 58.0)]]
+        ),
+        ablate.Outcome("b | c", ablate.Cost(1.0, 0.5), [10.0], [[(2, 9.0), (4, 10.0)]]),
     ]
     ablate.write_results(outcomes, tmp_path)
     table = (tmp_path / "table.md").read_text()
