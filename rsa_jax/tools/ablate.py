@@ -3,8 +3,8 @@
 python -m rsa_jax.tools.ablate --config configs/motion.py --study transforms --out ablations [--seeds 3]
 
 OUT/STUDY gets a workdir for every run, table.md, table.csv and plot.png, which are written anew after every run.
-Started again, the same command goes on where it was; results are of the seeds that it asks for. A run whose loss is no
-longer finite counts as diverged.
+Started again, the same command goes on where it was; results are of the seeds that it asks for. Runs whose loss is no
+longer finite and runs that do not fit into memory are said to be so, and tried again once their workdir is removed.
 """
 
 import csv
@@ -12,11 +12,13 @@ import json
 import re
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import matplotlib
 from absl import app, flags, logging
 from ml_collections import ConfigDict
@@ -70,29 +72,29 @@ class Outcome(NamedTuple):
     Attributes:
         variant: its name.
         cost: of its network.
-        top1: at the end of each run, in percent; None: it diverged.
+        top1: at the end of each run, in percent; or why there is none.
         curves: steps and top-1 of the validations during each run.
     """
 
     variant: str
     cost: Cost
-    top1: Sequence[float | None]
+    top1: Sequence[float | str]
     curves: Sequence[Sequence[tuple[int, float]]]
 
     @property
-    def finite(self) -> list[float]:
-        """Of the seeds that did not diverge."""
-        return [value for value in self.top1 if value is not None]
+    def reached(self) -> list[float]:
+        """Top-1 of the runs that came to their end."""
+        return [value for value in self.top1 if not isinstance(value, str)]
 
     @property
     def mean(self) -> float | None:
-        """Over the seeds that did not diverge, if there are any."""
-        return statistics.mean(self.finite) if self.finite else None
+        """Of what was reached, if any."""
+        return statistics.mean(self.reached) if self.reached else None
 
     @property
     def deviation(self) -> float | None:
         """Of the sample; a single one has none."""
-        return statistics.stdev(self.finite) if len(self.finite) > 1 else None
+        return statistics.stdev(self.reached) if len(self.reached) > 1 else None
 
 
 def variants_of(config: ConfigDict, fields: Study) -> list[Variant]:
@@ -179,7 +181,12 @@ def run(trial: Trial) -> None:
         top1 = evaluate_checkpoint(trial.config, trial.workdir)["top1"]
     except NonFiniteLossError as error:
         logging.warning("%s diverges with seed %d: %s", trial.variant, trial.config.seed, error)
-        top1 = None
+        top1 = "diverged"
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        logging.warning("%s does not fit into memory with seed %d: %s", trial.variant, trial.config.seed, error)
+        top1 = "out of memory"
     write_json(trial.workdir / "outcome.json", {"top1": top1, "views": asdict(Views.of(trial.config))})
 
 
@@ -200,7 +207,7 @@ def _validations(workdir: Path) -> list[tuple[int, float]]:
 
 def write_results(outcomes: Sequence[Outcome], folder: Path) -> None:
     """Writes table.md, table.csv and plot.png."""
-    header = ["variant", "parameters, M", "multiply-adds, G", "top-1, %", "deviation", "seeds"]
+    header = ["variant", "parameters, M", "multiply-adds, G", "top-1, %", "deviation", "of each seed"]
     rows = [_row(outcome) for outcome in outcomes]
     with complete(folder / "table.md") as partial:
         lines = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
@@ -211,7 +218,7 @@ def write_results(outcomes: Sequence[Outcome], folder: Path) -> None:
 
 
 def _row(outcome: Outcome) -> list[str]:
-    seeds = " ".join("diverged" if value is None else f"{value:.1f}" for value in outcome.top1)
+    seeds = ", ".join(value if isinstance(value, str) else f"{value:.1f}" for value in outcome.top1)
     mean, deviation = ("" if value is None else f"{value:.1f}" for value in (outcome.mean, outcome.deviation))
     cost = f"{outcome.cost.parameters:.3f}", f"{outcome.cost.multiply_adds:.4f}"
     return [outcome.variant, *cost, mean, deviation, seeds]
@@ -252,9 +259,9 @@ def draw_end(axes: Axes, row: int, outcome: Outcome, color: str) -> None:
         axes.barh(row, 2 * spread, 0.5, outcome.mean - spread, color=color, alpha=0.2)
         axes.vlines(outcome.mean, row - 0.3, row + 0.3, color=color)
         labels.append(f"{outcome.mean:.1f}")
-    if diverged := len(outcome.top1) - len(outcome.finite):
-        labels.append(f"{diverged} diverged")
-    axes.scatter(outcome.finite, [row] * len(outcome.finite), 16, color, alpha=0.6, clip_on=False)
+    failed = Counter(value for value in outcome.top1 if isinstance(value, str))
+    labels += [f"{count} {reason}" for reason, count in failed.items()]
+    axes.scatter(outcome.reached, [row] * len(outcome.reached), 16, color, alpha=0.6, clip_on=False)
     axes.annotate(", ".join(labels), (102, row), annotation_clip=False, va="center", fontsize=8)
 
 
@@ -301,7 +308,7 @@ def main(argv: list[str]) -> None:
     folder = Path(OUT.value or "").expanduser() / (STUDY.value or "")
     try:
         study(CONFIG.value, STUDIES[STUDY.value or ""], SEEDS.value, folder)
-    except (ValueError, RuntimeError) as error:
+    except (ImportError, ValueError, RuntimeError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
     print((folder / "table.md").read_text())
     print(f"Table and plot are in {folder}.")

@@ -6,9 +6,12 @@ Study = dict[str, dict[str, Any]]
 
 _PARTS = ("V", "R", "V+R")
 
+# A basic kernel alone has neither, whatever the configuration says for others.
+_BASIC: dict[str, Any] = {"latent_dim": None, "relation_groups": None}
 
-def _rsa(**fields: Any) -> dict[str, Any]:
-    return {"model.transform": "rsa", **{f"model.rsa.{name}": value for name, value in fields.items()}}
+
+def _rsa(transform: str = "rsa", **fields: Any) -> dict[str, Any]:
+    return {"model.transform": transform, **{f"model.rsa.{name}": value for name, value in fields.items()}}
 
 
 def _attention(position: str, key_value: str = "per_head", kernel_size: tuple[int, ...] = (5, 7, 7)) -> dict[str, Any]:
@@ -25,8 +28,8 @@ TRANSFORMS: Study = {
     "temporal shift (TSM)": {"model.transform": "tsm"},
     "(2+1)D convolution": {"model.transform": "conv2plus1d"},
     "3x3x3 convolution": {"model.transform": "conv3d"},
-    "self-attention": _attention("relative"),
-    "dynamic convolution": {"model.transform": "dynamic_conv"},
+    "self-attention": {"model.transform": "self_attention"},
+    "dynamic convolution": _rsa("dynamic_conv", **_BASIC),
     "involution": {"model.transform": "involution"},
     "lambda layer": {"model.transform": "lambda_layer"},
     "RSA": _rsa(),
@@ -53,22 +56,24 @@ def _relation(
 
 
 RELATION: Study = {
-    "dot product, G = 1": _relation(1),
-    "G = 4": _relation(4),
-    "Hadamard product": _relation(None),
-    "Hadamard product, 3 x 3 x 3": _relation(None, kernel_size=(3, 3, 3)),
-    "Hadamard product, 3 x 3 x 3, H not decomposed": _relation(None, kernel_size=(3, 3, 3), decomposed=False),
-    "Hadamard product, 2-D and 1-D, one after the other": _relation(None, factorized=True),
+    "L = 2, dot product (G = 1)": _relation(1),
+    "L = 2, G = 4": _relation(4),
+    "L = 2, Hadamard product": _relation(None),
+    "L = 2, Hadamard product, 3 x 3 x 3": _relation(None, kernel_size=(3, 3, 3)),
+    "L = 2, Hadamard product, 3 x 3 x 3, H not decomposed": _relation(
+        None, kernel_size=(3, 3, 3), decomposed=False, latent_dim=None
+    ),
+    "L = 2, Hadamard product, 2-D and 1-D, one after the other": _relation(None, factorized=True),
 }
 
 KERNEL_AND_CONTEXT: Study = {
-    f"kernel {kernel}, context {context}": _rsa(kernel=kernel, context=context)
+    f"kernel {kernel}, context {context}": _rsa(kernel=kernel, context=context, **(_BASIC if kernel == "V" else {}))
     for kernel in _PARTS
     for context in _PARTS
 }
 
 # With D = 16, as in the paper's table. Of 16 queries in 16 channels, normalisation would leave nothing but signs.
-QUERIES: Study = {f"L = {queries}": _rsa(num_queries=queries, latent_dim=16) for queries in (1, 2, 4, 8)}
+QUERIES: Study = {f"L = {queries}, D = 16": _rsa(num_queries=queries, latent_dim=16) for queries in (1, 2, 4, 8)}
 
 LATENT_DIM: Study = {f"D = {size}": _rsa(latent_dim=size) for size in (2, 4, 8, 16)}
 
@@ -79,13 +84,22 @@ WINDOW: Study = {
 
 NORMALIZATION: Study = {name: _rsa(normalization=name) for name in ("none", "batch", "lambda", "l2")}
 
-# Of configs/motion.py alone, with its two stages of two blocks.
+# Of configs/motion.py, with its two stages of two blocks.
 LAYERS: Study = {
     "0 layers": {**_rsa(), "model.positions": ((), ())},
     "1 layer": {**_rsa(), "model.positions": ((), (1,))},
     "2 layers": {**_rsa(), "model.positions": ((1,), (1,))},
     "3 layers": {**_rsa(), "model.positions": ((0, 1), (1,))},
     "4 layers": {**_rsa(), "model.positions": ((0, 1), (0, 1))},
+}
+
+# The supplement's, of a ResNet-50.
+LAYERS_RESNET50: Study = {
+    "0 layers": {**_rsa(), "model.positions": ((), (), (), ())},
+    "1 layer": {**_rsa(), "model.positions": ((), (), (1,), ())},
+    "2 layers": {**_rsa(), "model.positions": ((), (), (1,), (1,))},
+    "4 layers": {**_rsa(), "model.positions": ((), (), (1, 3, 5), (1,))},
+    "7 layers": {**_rsa(), "model.positions": ((2,), (1, 3), (1, 3, 5), (1,))},
 }
 
 STUDIES: dict[str, Study] = {
@@ -98,4 +112,5 @@ STUDIES: dict[str, Study] = {
     "window": WINDOW,
     "normalization": NORMALIZATION,
     "layers": LAYERS,
+    "layers_resnet50": LAYERS_RESNET50,
 }

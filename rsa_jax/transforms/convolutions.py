@@ -57,8 +57,9 @@ class SpaceTimeConv(nnx.Module):
 class Conv2Plus1D(nnx.Module):
     """(2+1)D convolution (Tran et al., arXiv 1711.11248): 1x3x3, BatchNorm, ReLU, 3x1x1.
 
-    Between them are ⌊27 C² / (9 C + 3 C)⌋ = ⌊2.25 C⌋ channels: the authors' rule, which gives it as many weights as a
-    3x3x3 convolution has.
+    y[n] = Σ_t W_tᵀ z[n + t] over three frames, z[n] = relu(BatchNorm(Σ_m V_mᵀ x[n + m])) over 3 x 3 pixels.
+    z has ⌊27 C² / (9 C + 3 C)⌋ = ⌊2.25 C⌋ channels: the authors' rule, which gives it as many weights as a 3x3x3
+    convolution has.
 
     Args:
         channels: C, of input and output.
@@ -85,7 +86,8 @@ class Conv2Plus1D(nnx.Module):
 class ShiftedConv(SpatialConv):
     """The temporal shift module (Lin et al., arXiv 1811.08383) in front of the block's own 1x3x3 convolution.
 
-    Its authors shift before the block's first convolution. Here as all transforms stand: in the place of the 1x3x3.
+    y[n] = Σ_m W_mᵀ z[n + m] over 3 x 3 pixels, with z = `temporal_shift`(x). Its authors shift before the block's first
+    convolution. Here as all transforms stand: in the place of the 1x3x3.
 
     Raises:
         ValueError: there are too few channels to shift any.

@@ -40,10 +40,11 @@ class RSA(nnx.Module):
         kernel_size: window in frames, height, width; odd numbers. It may exceed the map. (height, width) for images,
             (length,) for sequences.
         latent_dim: D; None for channels / num_queries. A kernel "V" has none: its P is not decomposed.
-        decomposed: False for H and P as they are, in any form: `H1` is H [M, G, M], `P1` is Pᵀ [c, M], no `H2`. For
-            small windows: memory and multiply-adds grow by M / D.
+        decomposed: False for H and P as they are, in any form: `H1` is H [M, G, M], `P1` is Pᵀ [c, M], and the identity
+            stands for H2. For small windows: memory and multiply-adds grow by M / D.
         relation_groups: G, of channels whose products of query and key are summed; has to divide c. 1 is the dot
-            product, None for c, the Hadamard product. `H1` is [M, G, D].
+            product, None for c, the Hadamard product. `H1` is [M, G, D]: the entry of a channel's group
+            stands for that of the channel.
         kernel: "V" basic, "R" relational, "V+R" their sum.
         context: likewise.
         normalization: of query, key and value: "l2", each over its channels; "batch", BatchNorm; "lambda", as

@@ -3,10 +3,11 @@ import json
 import signal
 from pathlib import Path
 
+import jax
 import pytest
 from PIL import Image
 
-from configs import motion
+from configs import common, motion
 from rsa_jax.tools import ablate
 from rsa_jax.tools.studies import STUDIES
 from rsa_jax.training.checkpoints import WorkdirError, claim_workdir
@@ -82,17 +83,32 @@ def test_another_configuration_is_refused(finished, short):
         ablate.study(short, VARIANTS, 1, finished[0])
 
 
-def test_a_run_that_diverges_is_said_in_the_table_and_done(tmp_path, short, monkeypatch):
-    def diverge(config, workdir):
-        claim_workdir(workdir, config, {})
-        raise NonFiniteLossError("step 3: loss nan")
+DIVERGED = NonFiniteLossError("step 3: loss nan")
+OUT_OF_MEMORY = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
 
-    monkeypatch.setattr(ablate, "train", diverge)
+
+@pytest.mark.parametrize(("error", "reason"), [(DIVERGED, "diverged"), (OUT_OF_MEMORY, "out of memory")])
+def test_a_run_that_cannot_end_is_said_in_the_table_and_done(tmp_path, short, monkeypatch, error, reason):
+    def fail(config, workdir):
+        claim_workdir(workdir, config, {})
+        raise error
+
+    monkeypatch.setattr(ablate, "train", fail)
     outcomes = ablate.study(short, VARIANTS, 2, tmp_path)
-    assert [outcome.top1 for outcome in outcomes] == [[None, None]] * 2
-    assert "|  |  | diverged diverged |" in (tmp_path / "table.md").read_text()
+    assert [outcome.top1 for outcome in outcomes] == [[reason] * 2] * 2
+    assert f"|  |  | {reason}, {reason} |" in (tmp_path / "table.md").read_text()
     monkeypatch.setattr(ablate, "run", lambda trial: pytest.fail("this one is done"))
     assert ablate.study(short, VARIANTS, 2, tmp_path) == outcomes
+
+
+def test_another_error_ends_the_study(tmp_path, short, monkeypatch):
+    def fail(config, workdir):
+        raise jax.errors.JaxRuntimeError("INTERNAL: the device is lost")
+
+    monkeypatch.setattr(ablate, "train", fail)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        ablate.study(short, VARIANTS, 2, tmp_path)
+    assert not list(tmp_path.rglob("outcome.json"))
 
 
 def test_variants_that_do_not_fit_are_named_before_any_run(tmp_path, short):
@@ -114,13 +130,13 @@ def test_variants_that_do_not_fit_are_named_before_any_run(tmp_path, short):
 def test_results_of_some_seeds(tmp_path):
     outcomes = [
         ablate.Outcome(
-            "a", ablate.Cost(1.5, 0.25), [50.0, 54.0, None, 58.0], [[(4, 50.0)], [(4, 54.0)], [], [(4, 58.0)]]
+            "a", ablate.Cost(1.5, 0.25), [50.0, 54.0, "diverged", 58.0], [[(4, 50.0)], [(4, 54.0)], [], [(4, 58.0)]]
         ),
         ablate.Outcome("b | c", ablate.Cost(1.0, 0.5), [10.0], [[(2, 9.0), (4, 10.0)]]),
     ]
     ablate.write_results(outcomes, tmp_path)
     table = (tmp_path / "table.md").read_text()
-    assert "| a | 1.500 | 0.2500 | 54.0 | 4.0 | 50.0 54.0 diverged 58.0 |" in table
+    assert "| a | 1.500 | 0.2500 | 54.0 | 4.0 | 50.0, 54.0, diverged, 58.0 |" in table
     assert r"| b \| c |" in table
     with (tmp_path / "table.csv").open() as file:
         assert list(csv.reader(file))[2] == ["b | c", "1.000", "0.5000", "10.0", "", "10.0"]
@@ -131,8 +147,9 @@ def test_results_of_some_seeds(tmp_path):
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_variant_is_a_network_of_its_own(name):
     """Whatever transform the configuration has; another normalisation may cost the same."""
-    config = motion.get_config()
-    config.model.transform = "tsm"
+    config = (common if name == "layers_resnet50" else motion).get_config()
+    config.model.update(transform="tsm", num_classes=10)
+    config.model.rsa.latent_dim = 8  # which some kernels do not have
     variants = ablate.variants_of(config, STUDIES[name])
     assert len({variant.config.model.to_json() for variant in variants}) == len(variants)
     assert len(ablate.trials(variants, range(2), Path())) == 2 * len(variants)

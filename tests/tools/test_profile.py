@@ -1,6 +1,7 @@
 """The paper's tables of costs: M parameters and G multiply-adds, and those of every recipe."""
 
 import functools
+import itertools
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from rsa_jax.network import count_parameters
 from rsa_jax.tools.profile import profile, saved_bytes
 from rsa_jax.training.models import blank_model
 from rsa_jax.transforms.factory import TRANSFORMS
+from rsa_jax.transforms.rsa import PARTS
 
 ROOT = Path(__file__).parents[2]
 NONE, ONE, TWO, FOUR = ((),) * 4, ((), (), (1,), ()), ((), (), (1,), (1,)), ((), (), (1, 3, 5), (1,))
@@ -103,6 +105,10 @@ COSTS = [
         lambda C, S: attention_cost(C, 75, keys=1),
     ),
     (
+        {"model.transform": "self_attention", "model.self_attention.position": "absolute"},
+        lambda C, S: attention_cost(C, WINDOW, keys=8, embedding=96 * C),
+    ),
+    (
         {
             "model.transform": "self_attention",
             "model.self_attention.kernel_size": (),
@@ -136,6 +142,17 @@ COSTS = [
         ),
     ),
     ({}, lambda C, S: rsa_cost(C, WINDOW)),
+    # Without P1, without I, and without the key, H1 and both.
+    ({"model.rsa.kernel": "R"}, lambda C, S: added(rsa_cost(C, WINDOW), weights=-((C // 8) ** 2))),
+    ({"model.rsa.context": "R"}, lambda C, S: added(rsa_cost(C, WINDOW), weights=-((C // 8) ** 2))),
+    (
+        {"model.rsa.kernel": "V", "model.rsa.context": "R"},
+        lambda C, S: added(
+            rsa_cost(C, WINDOW),
+            products=-(C * C // 8 + WINDOW * (C // 8) ** 2),
+            weights=-(C * C // 8 + (WINDOW + 2) * (C // 8) ** 2),
+        ),
+    ),
     ({"model.rsa.relation_groups": 1}, lambda C, S: (rsa_cost(C, WINDOW)[0], rsa_cost(C, WINDOW, H1=1)[1])),
     ({"model.rsa.relation_groups": 4}, lambda C, S: (rsa_cost(C, WINDOW)[0], rsa_cost(C, WINDOW, H1=4)[1])),
     ({"model.rsa.decomposed": False, "model.rsa.kernel_size": (3, 3, 3)}, lambda C, S: rsa_cost(C, 27, D=27)),
@@ -207,9 +224,11 @@ def test_other_transforms_and_variants(without_transform, changes, cost):
     np.testing.assert_array_equal(exact_totals(changes) - without_transform, expected)
 
 
-def test_every_transform_has_a_row():
-    rows = [changes.get("model.transform", "rsa") for changes, *_ in [*PAPER, *COSTS]]
-    assert set(rows) == set(TRANSFORMS)
+def test_every_transform_and_pair_has_a_row():
+    rows = [changes for changes, *_ in [*PAPER, *COSTS]]
+    assert {changes.get("model.transform", "rsa") for changes in rows} == set(TRANSFORMS)
+    pairs = {(changes.get("model.rsa.kernel", "V+R"), changes.get("model.rsa.context", "V+R")) for changes in rows}
+    assert pairs == set(itertools.product(PARTS, PARTS))
 
 
 def test_every_recipe_has_a_row():

@@ -1,5 +1,7 @@
 """Every transform and variant, forward and gradient, against loops over positions in plain numpy."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from flax import nnx
 from configs import common
 from rsa_jax.transforms import self_attention
 from rsa_jax.transforms.factory import TRANSFORMS, transform_factory
+from rsa_jax.transforms.rsa import PARTS
 from tests.tiny import FAST_COMPILATION
 from tests.transforms import loops
 
@@ -19,6 +22,16 @@ SHAPE = (2, 2, 3, 2, 4)
 # Transform, its reference, shape of the input, fields.
 CASES = {
     "rsa": ("rsa", loops.rsa, SHAPE, RSA_FIELDS),
+    **{
+        f"rsa, kernel {kernel}, context {context}": (
+            "rsa",
+            loops.rsa,
+            (1, 2, 2, 2, 4),
+            RSA_FIELDS | {"kernel": kernel, "context": context},
+        )
+        for kernel, context in itertools.product(PARTS, PARTS)
+        if (kernel, context) != ("V+R", "V+R")
+    },
     "rsa, window larger than the map": ("rsa", loops.rsa, (1, 2, 3, 1, 4), RSA_FIELDS | {"kernel_size": (5, 3, 7)}),
     "rsa, one frame, D": ("rsa", loops.rsa, (2, 1, 3, 5, 4), RSA_FIELDS | {"latent_dim": 3}),
     "rsa, dot product": ("rsa", loops.rsa, SHAPE, RSA_FIELDS | {"relation_groups": 1}),
