@@ -92,8 +92,8 @@ def _content(scores: Scores, read_clips: ReadClips) -> dict[str, Any]:
         "listed": CLASSES,
         "matrix": matrix.tolist() if classes <= TABLE else None,
         "picture": matrix_picture(matrix),
-        "axis": [(100 * (c + 0.5) / classes, int(c)) for c in curves.ticks(0, classes - 1, most=9) if c < classes],
-        "cells": {"names": names, "videos": videos.tolist(), "cells": largest_cells(matrix)},
+        "axis": class_ticks(classes),
+        "cells": {"names": names, "videos": videos.tolist(), **largest_cells(matrix)},
         "pairs": [
             {"pair": pair, "id": scores.ids[pair.example], "probability": 100 * probability, "strip": strip(frames)}
             for pair, probability, frames in zip(pairs, probabilities, examples, strict=True)
@@ -113,12 +113,20 @@ def accuracies(scores: Scores) -> dict[str, Estimate]:
     }
 
 
-def largest_cells(matrix: Int[np.ndarray, "K K"]) -> list[list[int]]:
-    """Row, column and count of the cells that are not 0; of very many, the largest."""
+def class_ticks(classes: int) -> list[tuple[float, int]]:
+    """Where some of the classes lie along the matrix, in percent, and their numbers."""
+    numbers = [int(c) for c in curves.ticks(0, classes - 1, most=9) if c < classes and c.is_integer()]
+    return [(100 * (number + 0.5) / classes, number) for number in numbers]
+
+
+def largest_cells(matrix: Int[np.ndarray, "K K"], most: int = CELLS) -> dict[str, Any]:
+    """Row, column and count of the cells that are not 0; of very many, the largest, and what the others are at most."""
     rows, columns = np.nonzero(matrix)
     counts = matrix[rows, columns]
-    order = np.sort(np.argsort(-counts, kind="stable")[:CELLS])
-    return np.stack([rows, columns, counts], axis=1)[order].tolist()
+    order = np.argsort(-counts, kind="stable")
+    left_out = int(counts[order[most]]) if len(order) > most else 0
+    cells = np.stack([rows, columns, counts], axis=1)[np.sort(order[:most])]
+    return {"cells": cells.tolist(), "left_out": left_out}
 
 
 def flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -1,6 +1,6 @@
 "use strict";
 {
-  const { names, videos, cells } = JSON.parse(document.getElementById("cells").textContent);
+  const { names, videos, cells, left_out } = JSON.parse(document.getElementById("cells").textContent);
   const plot = document.getElementById("plot"), marker = document.getElementById("marker");
   const text = document.getElementById("cell"), size = names.length;
   const counts = new Map(cells.map(([row, column, count]) => [row * size + column, count]));
@@ -9,7 +9,7 @@
   const show = (row, column) => {
     place = [row, column].map((number) => Math.min(Math.max(number, 0), size - 1));
     [row, column] = place;
-    const count = counts.get(row * size + column) ?? 0;
+    const count = counts.get(row * size + column) ?? (left_out ? `at most ${Math.min(left_out, videos[row])}` : 0);
     const taken = row === column ? "predicted right" : `taken for ${column} ${names[column]}`;
     text.textContent = `${row} ${names[row]}, ${taken}: ${count} of ${videos[row]} videos`;
     marker.hidden = false;

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from rsa_jax.tools.pictures import Row, draw_rows
+from rsa_jax.tools.pictures import Row, check_picture, draw_rows
 from rsa_jax.training.checkpoints import read_config
 from rsa_jax.training.run import restore_run
 from rsa_jax.training.state import to_devices
@@ -47,11 +47,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("rsa_jax.tools.predictions", description=__doc__)
     parser.add_argument("--workdir", type=Path, required=True, help="of a run")
     parser.add_argument("--out", type=Path, required=True, help="picture to write")
-    parser.add_argument("--clips", type=int, default=10, help="how many (%(default)s)")
+    parser.add_argument("--clips", type=int, default=10, help="at most, of the first batch (%(default)s)")
     parser.add_argument("--checkpoint", default="best", help="best, latest or a step (%(default)s)")
     parser.add_argument("--data_dir", help="where the prepared data set lies now, if it has moved")
     args = parser.parse_args(argv)
     try:
+        check_picture(args.out)
+        if args.clips < 1:
+            raise ValueError(f"--clips: expected a positive number, got {args.clips}")
         config = read_config(args.workdir)
         if args.data_dir:
             config.data.data_dir = args.data_dir

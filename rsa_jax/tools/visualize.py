@@ -5,8 +5,8 @@ python -m rsa_jax.tools.visualize --workdir DIR (--video FILE | --index N) --out
 
 The query is red and its window yellow. Below are, for some of the queries of that position, the slices over time of
 the basic kernel, of the relational one and of their sum (of self-attention, its weights), all in the colours of one
-scale. Below a kernel's name is its largest absolute value, and played backwards its similarity, cosine over all
-queries, to the kernel of the clip as it is, place by place of the window.
+scale. Below a kernel's name is the largest absolute value that is drawn, and played backwards its similarity, cosine
+over all queries, to the kernel of the clip as it is, place by place of the window.
 """
 
 import argparse

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from rsa_jax.report import write_report
-from rsa_jax.report.page import flatten
+from rsa_jax.report.page import class_ticks, flatten, largest_cells
 from rsa_jax.report.pictures import matrix_picture
 from rsa_jax.training.scores import log_softmax
 from tests.training.test_scores import make_scores
@@ -148,6 +148,24 @@ def test_the_picture_of_a_matrix():
     assert opacity[0, 0] == 255 > opacity[1, 0] > opacity[1, 1] == opacity[1, 2] > 0
     assert pixels[0, 0, 2] > pixels[0, 0, 0]  # right is blue
     assert pixels[1, 0, 0] > pixels[1, 0, 2]  # wrong is orange
+
+
+@pytest.mark.parametrize("classes", range(1, 40))
+def test_ticks_of_a_matrix_are_classes(classes):
+    ticks = class_ticks(classes)
+    assert 1 <= len(ticks) <= 10
+    for place, number in ticks:
+        assert 0 <= number < classes
+        assert place == pytest.approx(100 * (number + 0.5) / classes)
+
+
+def test_cells_that_are_left_out_are_the_smallest():
+    matrix = np.array([[4, 0, 1], [2, 3, 1], [0, 0, 2]])
+    assert largest_cells(matrix) == {
+        "cells": [[0, 0, 4], [0, 2, 1], [1, 0, 2], [1, 1, 3], [1, 2, 1], [2, 2, 2]],
+        "left_out": 0,
+    }
+    assert largest_cells(matrix, 3) == {"cells": [[0, 0, 4], [1, 0, 2], [1, 1, 3]], "left_out": 2}
 
 
 def test_fields_are_flattened():

@@ -74,3 +74,16 @@ def test_a_folder_without_a_run_is_named(tmp_path, program):
     flags = ["--workdir", str(tmp_path)] + (["--out", "x.png"] if program is predictions else [])
     with pytest.raises(SystemExit, match="holds no run"):
         program.main(flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--out", "no/such/x.png"], "its folder does not exist"),
+        (["--out", "x.png", "--clips", "0"], "--clips: expect"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said_before_the_clips_are_read(tmp_path, monkeypatch, flags, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=message):
+        predictions.main(["--workdir", str(tmp_path), *flags])

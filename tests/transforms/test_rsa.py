@@ -31,12 +31,18 @@ def test_a_position_sees_its_window_and_nothing_else():
 
 
 @pytest.mark.parametrize(
-    ("kernel", "names"), [("V", ["basic"]), ("R", ["relational"]), ("V+R", ["basic", "relational"])]
+    ("settings", "names"),
+    [
+        ({"kernel": "V"}, ["basic"]),
+        ({"kernel": "R", "relation_groups": 2}, ["relational"]),
+        ({"kernel": "V+R"}, ["basic", "relational"]),
+        ({"kernel": "V+R", "decomposed": False}, ["basic", "relational"]),
+    ],
 )
-def test_kernels_applied_to_the_explicit_context_give_the_output(kernel, names):
+def test_kernels_applied_to_the_explicit_context_give_the_output(settings, names):
     """In the middle and in a corner of the map, in float64."""
     with jax.enable_x64():
-        layer, x = make_layer(kernel=kernel, kernel_size=(3, 1, 5)), clips(2, 4, 3, 5, 16).astype(jnp.float64)
+        layer, x = make_layer(**settings, kernel_size=(3, 1, 5)), clips(2, 4, 3, 5, 16).astype(jnp.float64)
         value = windows(layer.project(x)[2], layer.kernel_size)
         context = value @ layer.I[...] + relational_context(value, layer.G[...])
         output = layer(x).reshape(*x.shape[:-1], -1, layer.num_queries)  # channel c * L + l
