@@ -31,7 +31,9 @@ SINUSOIDS = 2 * len(WAVELENGTHS)
 
 
 class SelfAttention(nnx.Module):
-    """Self-attention y_n = Σ_m softmax_m(q_nᵀ (k_m + r_(m-n)) / √c) v_m, with c = channels / num_heads.
+    """Self-attention y_n = Σ_m κ_nm v_m with κ_nm = softmax_m(q_nᵀ (k_m + r_(m-n)) / √c), c = channels / num_heads.
+
+    Without softmax, κ_nm = q_nᵀ (k_m + r_(m-n)) / √c.
 
     m runs over the positions of the window, or of the clip, that lie in the map. Parameters: `projection` to queries,
     keys and values (no bias), and `embedding` of positions. There is no projection of the output: in a bottleneck, a
@@ -52,13 +54,14 @@ class SelfAttention(nnx.Module):
         key_value: "per_head", or "shared": one key and one value for all heads (multi-query), as in RSA.
         kernel_size: window in frames, height, width; odd numbers. () for all positions.
         position: "none", "relative" or "absolute".
+        softmax: normalise the kernels by a softmax over m. False: the scaled products are the kernels.
         dtype: of the computation; None for that of input and parameters. Parameters are float32.
         rngs: for the initial weights.
 
     Memory: the weights of all heads for a few positions at a time; they are computed again for the gradients.
 
     Raises:
-        ValueError: an argument is none of these, in words.
+        ValueError: If an argument is invalid.
     """
 
     def __init__(
@@ -69,11 +72,12 @@ class SelfAttention(nnx.Module):
         key_value: str = "per_head",
         kernel_size: KernelSize | tuple[()] = (5, 7, 7),
         position: str = "relative",
+        softmax: bool = True,
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         _check(channels, num_heads, key_value, kernel_size, position)
-        self.num_heads, self.position = num_heads, position
+        self.num_heads, self.position, self.softmax = num_heads, position, softmax
         self.kernel_size = (kernel_size[0], kernel_size[1], kernel_size[2]) if kernel_size else None
         width = channels // num_heads
         self.keys = num_heads if key_value == "per_head" else 1
@@ -98,13 +102,16 @@ class SelfAttention(nnx.Module):
         query, key, value = self.project(x)
         embedding = self._relative(key.dtype)
         if self.kernel_size is None:
-            return attend(query, key, value, embedding).reshape(x.shape)
-        return attend_in_window(query, key, value, embedding, self.kernel_size).reshape(x.shape)
+            return attend(query, key, value, embedding, softmax=self.softmax).reshape(x.shape)
+        y = attend_in_window(query, key, value, embedding, self.kernel_size, softmax=self.softmax)
+        return y.reshape(x.shape)
 
     def kernels(
         self, x: Float[Array, "B T H W C"], position: tuple[int, int, int]
     ) -> dict[str, Float[Array, "B L m_t m_h m_w"]]:
         """The weights of one position's heads over its window, or over the whole map, by the name "attention".
+
+        Weights outside of the map are 0.
 
         Args:
             x: the layer's input.
@@ -118,7 +125,7 @@ class SelfAttention(nnx.Module):
         embedding = self._relative(key.dtype)
         at, shape = (slice(None), *position), self.kernel_size or x.shape[1:4]
         if self.kernel_size is None:
-            seen, inside = key.reshape(len(x), -1, *key.shape[4:]), jnp.ones((1, 1, 1), bool)
+            seen, inside = key.reshape(len(x), -1, *key.shape[4:]), jnp.ones((), bool)
         else:
             flat, ones = key.reshape(*key.shape[:4], -1), jnp.ones((1, *key.shape[1:4], 1))
             seen = window_at(flat, position, self.kernel_size).reshape(len(x), -1, *key.shape[4:])
@@ -128,11 +135,12 @@ class SelfAttention(nnx.Module):
         if self.kernel_size is not None and embedding is not None:
             relative = jnp.broadcast_to(embedding, (len(embedding), *query.shape[4:]))
             logits += jnp.einsum("blc,mlc->blm", query[at], relative, preferred_element_type=_wide(query.dtype))
-        logits = jnp.where(inside, logits, -jnp.inf).reshape(*logits.shape[:2], *shape)
         if self.kernel_size is None and embedding is not None:
             frame, row, column = (offset[at] for offset in offset_logits(query, embedding))
-            logits += frame[..., :, None, None] + row[..., None, :, None] + column[..., None, None, :]
-        return {"attention": jax.nn.softmax(logits, axis=(2, 3, 4))}
+            offsets = frame[..., :, None, None] + row[..., None, :, None] + column[..., None, None, :]
+            logits += offsets.reshape(logits.shape)
+        kernels = _to_kernels(logits, inside, softmax=self.softmax)
+        return {"attention": kernels.reshape(*kernels.shape[:2], *shape)}
 
     def multiply_adds(self, shape: tuple[int, ...]) -> int:
         """Of a map of that shape: projection, qᵀ k, qᵀ r and the sum of values; softmax and E s left out.
@@ -170,6 +178,8 @@ def attend_in_window(
     value: Float[Array, "B T H W #L c"],
     offsets: Float[Array, "M #L c"] | None,
     kernel_size: KernelSize,
+    *,
+    softmax: bool,
 ) -> Float[Array, "B T H W L c"]:
     """Σ_m softmax_m(q_nᵀ (k_(n+m) + r_m)) v_(n+m) over the window's positions in the map.
 
@@ -183,6 +193,7 @@ def attend_in_window(
         value: likewise.
         offsets: r; None for 0.
         kernel_size: of the window.
+        softmax: False for Σ_m q_nᵀ (k_(n+m) + r_m) v_(n+m).
     """
     shape, (keys, channels) = query.shape, key.shape[4:]
     axes = _block(shape[1], kernel_size[0]), _block(shape[3], kernel_size[2])
@@ -208,9 +219,8 @@ def attend_in_window(
         logits = jnp.einsum("hbkjifqc,hkcbjim->hbkjifqm", query, key, preferred_element_type=wide)
         if relative is not None:
             logits += jnp.einsum("hbkjifqc,mfkc->hbkjifqm", query, relative, preferred_element_type=wide)
-        # Not -inf: of queries that fill up the last block, nothing may be inside, and gradients of 0 / 0 are not 0.
         seen = jnp.expand_dims(inside, (5, 6)) * band > 0
-        kernels = _softmax(jnp.where(seen, logits, jnp.finfo(wide).min)).astype(value.dtype)
+        kernels = _to_kernels(logits, seen, softmax=softmax).astype(value.dtype)
         return jnp.einsum("hbkjifqm,hkcbjim->hbkjifqc", kernels, value)
 
     query = jnp.pad(query, [(0, beyond)] + [(0, 0)] * (query.ndim - 1))
@@ -269,6 +279,8 @@ def attend(
     key: Float[Array, "B T H W #L c"],
     value: Float[Array, "B T H W #L c"],
     embedding: Float[Array, "3 S #L c"] | None,
+    *,
+    softmax: bool,
 ) -> Float[Array, "B T H W L c"]:
     """Σ_m softmax_m(q_nᵀ (k_m + R s(m - n))) v_m over all positions.
 
@@ -277,6 +289,7 @@ def attend(
         key: of all positions.
         value: likewise.
         embedding: R; None for 0.
+        softmax: False for Σ_m q_nᵀ (k_m + R s(m - n)) v_m.
     """
     of_position = (query,) if embedding is None else (query, *offset_logits(query, embedding))
     # L heads as K keys with Q queries each, and positions first: the batch may be split over devices.
@@ -290,7 +303,7 @@ def attend(
         logits = jnp.einsum("bkqc,bthwkc->bkqthw", query, key, preferred_element_type=wide)
         for axis, offset in enumerate(offsets):
             logits += jnp.expand_dims(offset, [3 + other for other in range(3) if other != axis])
-        kernels = _softmax(logits.reshape(*logits.shape[:3], -1)).astype(value.dtype)
+        kernels = _to_kernels(logits.reshape(*logits.shape[:3], -1), softmax=softmax).astype(value.dtype)
         return jnp.einsum("bkqm,bmkc->bkqc", kernels, value.reshape(shape[0], -1, *value.shape[4:]))
 
     inputs = tuple(jnp.moveaxis(x, 1, 0) for x in grouped)
@@ -302,8 +315,12 @@ def _wide(dtype: DTypeLike) -> DTypeLike:
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def _softmax(logits: Float[Array, "*N m"]) -> Float[Array, "*N m"]:
-    return jax.nn.softmax(logits, axis=-1)
+def _to_kernels(logits: Float[Array, "*N m"], inside: Array | None = None, *, softmax: bool) -> Float[Array, "*N m"]:
+    """Kernels: the softmax of the logits over the last axis, or the logits themselves. 0 where not inside."""
+    if inside is not None:
+        # Not -inf: of queries that fill up the last block, nothing may be inside, and gradients of 0 / 0 are not 0.
+        logits = jnp.where(inside, logits, jnp.finfo(logits.dtype).min if softmax else 0)
+    return jax.nn.softmax(logits, axis=-1) if softmax else logits
 
 
 def _block(length: int, size: int) -> Blocks:

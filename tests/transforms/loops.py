@@ -25,8 +25,8 @@ def window(x, place, kernel_size):
     return np.array(entries), np.array(inside)
 
 
-def softmax(x):
-    """Over the first axis."""
+def softmax_over_entries(x):
+    """Softmax over the first axis."""
     e = np.exp(x - x.max(0))
     return e / e.sum(0)
 
@@ -37,7 +37,7 @@ def batch_norm(x, params):
 
 
 def softmax_over_positions(x):
-    return np.stack([softmax(clip.reshape(-1, clip.shape[-1])).reshape(clip.shape) for clip in x])
+    return np.stack([softmax_over_entries(clip.reshape(-1, clip.shape[-1])).reshape(clip.shape) for clip in x])
 
 
 def l2_normalize(x):
@@ -99,8 +99,11 @@ def sinusoids(place):
     return np.array([np.concatenate([np.sin(a), np.cos(a)]) for a in angles])
 
 
-def self_attention(x, params, *, num_heads, key_value, kernel_size, position):
-    """y_n = Σ_m softmax_m(q_nᵀ (k_m + r_(m-n)) / √c) v_m over what lies in the window, or anywhere."""
+def self_attention(x, params, *, num_heads, key_value, kernel_size, position, softmax=True):
+    """y_n = Σ_m softmax_m(q_nᵀ (k_m + r_(m-n)) / √c) v_m over what lies in the window, or anywhere.
+
+    Without softmax, the products are the weights.
+    """
     channels, width = x.shape[-1], x.shape[-1] // num_heads
     keys = num_heads if key_value == "per_head" else 1
     projected = x @ params["projection"]["kernel"]
@@ -125,7 +128,9 @@ def self_attention(x, params, *, num_heads, key_value, kernel_size, position):
                     r = params["embedding"][m] if kernel_size else None
                     r = np.einsum("as,askc->kc", sinusoids(offset), params["embedding"]) if r is None else r
                     k[m] += r[head if keys > 1 else 0]
-            kappa = softmax(k[inside] @ query[n][own] / np.sqrt(width))
+            kappa = k[inside] @ query[n][own] / np.sqrt(width)
+            if softmax:
+                kappa = softmax_over_entries(kappa)
             y[n][own] = kappa @ all_values[inside][:, shared]
     return y
 

@@ -91,6 +91,36 @@ CASES = {
         SHAPE,
         ATTENTION | {"kernel_size": (), "position": "absolute", "key_value": "shared"},
     ),
+    "attention without softmax in a window, blocks that reach beyond the map": (
+        "self_attention",
+        loops.self_attention,
+        (1, 1, 2, 10, 2),
+        ATTENTION | {"kernel_size": (1, 3, 3), "softmax": False},
+    ),
+    "attention without softmax in a window, relative, shared": (
+        "self_attention",
+        loops.self_attention,
+        (1, 2, 3, 2, 4),
+        ATTENTION | {"position": "relative", "key_value": "shared", "softmax": False},
+    ),
+    "attention without softmax in a window, absolute": (
+        "self_attention",
+        loops.self_attention,
+        (1, 1, 2, 3, 2),
+        ATTENTION | {"kernel_size": (1, 3, 3), "position": "absolute", "softmax": False},
+    ),
+    "attention without softmax": (
+        "self_attention",
+        loops.self_attention,
+        (1, 2, 1, 3, 2),
+        ATTENTION | {"kernel_size": (), "softmax": False},
+    ),
+    "attention without softmax, relative, shared": (
+        "self_attention",
+        loops.self_attention,
+        (1, 2, 1, 3, 4),
+        ATTENTION | {"kernel_size": (), "position": "relative", "key_value": "shared", "softmax": False},
+    ),
     "involution": (
         "involution",
         loops.involution,
@@ -158,11 +188,14 @@ def test_layers_are_their_equations(case):
         assert_meets(layer, lambda x, params: reference(x, params, **settings), x)
 
 
-@pytest.mark.parametrize(("shape", "kernel_size"), [((1, 7, 3, 7, 2), (3, 3, 3)), ((1, 1, 3, 3, 2), ())])
-def test_attention_for_some_positions_at_a_time(shape, kernel_size, monkeypatch):
+@pytest.mark.parametrize(
+    ("shape", "kernel_size", "softmax"),
+    [((1, 7, 3, 7, 2), (3, 3, 3), True), ((1, 1, 3, 7, 2), (1, 3, 3), False), ((1, 1, 3, 3, 2), (), True)],
+)
+def test_attention_for_some_positions_at_a_time(shape, kernel_size, softmax, monkeypatch):
     """Blocks in time and width, and a last part that is smaller."""
     monkeypatch.setattr(self_attention, "_at_once", lambda logits: 2)
-    fields = ATTENTION | {"kernel_size": kernel_size, "position": "relative", "key_value": "shared"}
+    fields = ATTENTION | {"kernel_size": kernel_size, "position": "relative", "key_value": "shared", "softmax": softmax}
     with jax.enable_x64():
         layer = make_layer("self_attention", shape[-1], fields)
         x = np.random.default_rng(0).standard_normal(shape)

@@ -14,19 +14,20 @@ from tests.tiny import FAST_COMPILATION
 
 
 @pytest.mark.parametrize(
-    ("kernel_size", "position", "key_value"),
+    ("kernel_size", "position", "key_value", "softmax"),
     [
-        ((1, 3, 5), "none", "shared"),
-        ((1, 3, 5), "relative", "per_head"),
-        ((), "relative", "shared"),
-        ((), "absolute", "per_head"),
+        ((1, 3, 5), "none", "shared", True),
+        ((1, 3, 5), "relative", "per_head", True),
+        ((), "relative", "shared", True),
+        ((), "absolute", "per_head", True),
+        ((1, 3, 5), "relative", "shared", False),
+        ((), "relative", "per_head", False),
     ],
 )
-def test_weights_applied_to_the_values_give_the_output(kernel_size, position, key_value):
+def test_weights_applied_to_the_values_give_the_output(kernel_size, position, key_value, softmax):
     """In the middle and in a corner of the map."""
-    layer = SelfAttention(
-        16, num_heads=4, key_value=key_value, kernel_size=kernel_size, position=position, rngs=nnx.Rngs(0)
-    )
+    fields = {"kernel_size": kernel_size, "position": position, "key_value": key_value, "softmax": softmax}
+    layer = SelfAttention(16, num_heads=4, **fields, rngs=nnx.Rngs(0))
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 2, 3, 4, 16)), jnp.float32)
 
     # In one program each: the first call of every operation compiles it.
@@ -43,4 +44,8 @@ def test_weights_applied_to_the_values_give_the_output(kernel_size, position, ke
         seen = window_at(value, place, kernel_size) if kernel_size else value
         y = jnp.einsum("blm,bmlc->blc", kernels.reshape(2, 4, -1), seen.reshape(2, -1, 4, 4))
         np.testing.assert_allclose(y, output[(slice(None), *place)], atol=2e-6)
-        np.testing.assert_allclose(jnp.sum(kernels, axis=(2, 3, 4)), 1, rtol=1e-5)
+        if softmax:
+            np.testing.assert_allclose(jnp.sum(kernels, axis=(2, 3, 4)), 1, rtol=1e-5)
+        if kernel_size:
+            inside = window_at(jnp.ones((1, 2, 3, 4, 1)), place, kernel_size).reshape(kernel_size)
+            np.testing.assert_array_equal(kernels * (1 - inside), 0)
