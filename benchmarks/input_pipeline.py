@@ -98,7 +98,7 @@ def make_dataset(folder: Path) -> tuple[ConfigDict, float]:
 
 def pil_clip(folder: Path, rng: np.random.Generator, data: ConfigDict) -> np.ndarray:
     """One clip as TSN's transforms make it, before normalisation: uint8 [T, S, S, 3]."""
-    chosen = sampling.train_frames(STORED, data.num_frames, rng.random(data.num_frames))
+    chosen = sampling.train_frames(STORED, data.num_frames, rng.random(data.num_frames), data.sampling)
     pictures = []
     for index in chosen:
         with Image.open(folder / f"{index:02}.jpg") as picture:

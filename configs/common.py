@@ -57,6 +57,8 @@ def model_config() -> ConfigDict:
     config.self_attention.kernel_size = (5, 7, 7)
     # Embedding of positions: "none", "relative" (offset of key from query) or "absolute".
     config.self_attention.position = "relative"
+    # Normalise the kernels by a softmax over the positions. False: the scaled products of query and key themselves.
+    config.self_attention.softmax = True
     config.involution = ConfigDict()
     config.involution.kernel_size = (5, 7, 7)
     # Channels that share a kernel.
@@ -98,6 +100,10 @@ def data_config() -> ConfigDict:
     config.eval_split = "validation"
     # Frames of a clip: one from each of as many equal segments of the video.
     config.num_frames = 8
+    # How frames are chosen. "whole": from equal segments of the whole video. "published": from segments of
+    # floor(stored frames / num_frames) frames, so that training never sees the end of most videos; and evaluation
+    # shows the first frame of a video with no more than num_frames frames, num_frames times.
+    config.sampling = "whole"
     # Side of the square that the network sees, in pixels.
     config.image_size = 224
     # Training crops: sides relative to the short side of the stored frames ...
@@ -120,6 +126,9 @@ def optimizer_config() -> ConfigDict:
     """Stochastic gradient descent as published."""
     config = ConfigDict()
     config.learning_rate = 0.02
+    # Learning rate and batch that the recipe was made with. A run with others logs how they compare.
+    config.recipe_learning_rate = 0.02
+    config.recipe_batch_size = 64
     config.warmup_epochs = 5
     # Warm-up starts at, and the cosine ends at, this share of `learning_rate`.
     config.final_ratio = 1e-3
@@ -131,13 +140,27 @@ def optimizer_config() -> ConfigDict:
     config.weight_decay = 5e-4
     # Largest norm of the gradient; a larger one is scaled down to it.
     config.gradient_clip = 100.0
+    # Begin every epoch but the first with a step without a gradient at `learning_rate`, as the published code does:
+    # weight decay and momentum alone move the parameters.
+    config.restart_step = False
     # The batch is computed in this many equal parts, one after the other, to save memory.
     config.accumulation = 1
     return config
 
 
+def get_published_config() -> ConfigDict:
+    """Settings of the published runs, without a data set, to repeat them as they were."""
+    config = get_config()
+    config.init_from = "required"  # ImageNet weights
+    config.matmul_precision = "float32"  # their GPUs had no other
+    config.model.batch_norm_clips = 8
+    config.data.sampling = "published"
+    config.optimizer.restart_step = True
+    return config
+
+
 def get_config() -> ConfigDict:
-    """The published recipe, without a data set."""
+    """Defaults: the published optimizer and schedule, from random weights, without a data set."""
     config = ConfigDict()
     # Of the initial weights, the order of clips, and every random choice.
     config.seed = 0
@@ -145,9 +168,13 @@ def get_config() -> ConfigDict:
     config.batch_size = 64
     config.epochs = 50
     config.label_smoothing = 0.0
-    # File of initial weights: a ResNet of torchvision, a network of the published code, or what
-    # rsa_jax.tools.convert wrote (.pth, .pth.tar, .safetensors, .npz). None: random ones.
-    config.init_from = placeholder(str)
+    # Initial weights. A file (.safetensors, .npz, .pth, .pth.tar): a ResNet of torchvision, a network of the published
+    # code, or what rsa_jax.tools.convert wrote. Or the workdir of a run: its best checkpoint. "none": random ones.
+    # "required": the run does not start before this field is set.
+    config.init_from = "none"
+    # Precision of float32 matrix products and convolutions: "default", the device's fastest (TensorFloat-32 on NVIDIA
+    # GPUs since Ampere, bfloat16 on TPUs); "tensorfloat32", that or better; "float32", true float32.
+    config.matmul_precision = "default"
     config.model = model_config()
     config.data = data_config()
     config.optimizer = optimizer_config()

@@ -7,10 +7,9 @@ from configs import common
 
 def get_config() -> ConfigDict:
     """The paper's recipe, on the labels of version 2."""
-    config = common.get_config()
+    config = common.get_published_config()
     config.epochs = 30
     config.model.num_classes = 48
-    config.model.batch_norm_clips = 8
     config.data.name = "diving48/v2"
     config.data.num_frames = 16
     config.eval.num_clips = 2

@@ -7,8 +7,7 @@ from configs import common
 
 def get_config() -> ConfigDict:
     """The paper's recipe."""
-    config = common.get_config()
+    config = common.get_published_config()
     config.model.num_classes = 99
-    config.model.batch_norm_clips = 8
     config.data.name = "finegym/gym99"
     return config

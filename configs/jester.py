@@ -2,12 +2,16 @@
 
 from ml_collections import ConfigDict
 
-from configs import ssv1
+from configs import common
 
 
 def get_config() -> ConfigDict:
-    """The recipe of Something-Something V1, which comes from the same publisher."""
-    config = ssv1.get_config()
+    """The settings of Something-Something V1, which comes from the same publisher, from random weights."""
+    config = common.get_config()
+    config.label_smoothing = 0.1
     config.model.num_classes = 27
+    config.model.dropout = 0.3
+    config.model.stochastic_depth = 0.2
+    config.model.batch_norm_clips = 8
     config.data.name = "jester"
     return config

@@ -8,7 +8,7 @@ from configs import common
 def get_config() -> ConfigDict:
     """A small network with RSA in its last stages, on clips of 8 frames of 32 x 32 pixels."""
     config = common.get_config()
-    config.batch_size = 16
+    config.batch_size = config.optimizer.recipe_batch_size = 16
     config.epochs = 8
     config.data.name = "motion"
     config.data.image_size = 32
@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     config.model.zero_init = False
     config.model.dropout = 0.0
     config.model.self_attention.num_heads = 2
-    config.optimizer.learning_rate = 0.05
+    config.optimizer.learning_rate = config.optimizer.recipe_learning_rate = 0.05
     config.optimizer.warmup_epochs = 0
     config.optimizer.schedule = "step"
     config.optimizer.weight_decay = 1e-4

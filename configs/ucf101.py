@@ -12,6 +12,6 @@ def get_config() -> ConfigDict:
     config.model.num_classes = 101
     config.model.dropout = 0.8
     config.model.batch_norm_clips = 8
-    config.optimizer.learning_rate = 0.005
+    config.optimizer.learning_rate = config.optimizer.recipe_learning_rate = 0.005
     config.data.name = "ucf101/split1"
     return config

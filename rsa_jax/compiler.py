@@ -1,4 +1,8 @@
-"""What the compiler is told about when to compute something."""
+"""What the compiler is told: when to compute something, and how precisely."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax import lax
@@ -27,3 +31,29 @@ def compiler_options() -> dict[str, str]:
     """For `jax.jit` of a training step: the CPU's compiler is to keep barriers, without which it merges what
     rematerialisation computes anew with what the forward pass computed, and saves nothing."""
     return {"xla_disable_hlo_passes": "cse_barrier_expander"} if jax.default_backend() == "cpu" else {}
+
+
+# Values of `matmul_precision`, and what they mean.
+PRECISIONS = {
+    "default": "as fast as the device can (TensorFloat-32 on NVIDIA GPUs since Ampere, bfloat16 on TPUs)",
+    "tensorfloat32": "TensorFloat-32 or better",
+    "float32": "true float32",
+}
+
+
+def with_precision(function: Callable[..., Any], precision: str) -> Callable[..., Any]:
+    """Returns the function, to be traced with this precision of its float32 matrix products and convolutions.
+
+    Args:
+        function: to trace, such as a training step before `jax.jit`.
+        precision: one of `PRECISIONS`.
+    """
+    if precision == "default":
+        return function
+
+    @functools.wraps(function)
+    def precise(*args: Any) -> Any:
+        with jax.default_matmul_precision(precision):
+            return function(*args)
+
+    return precise

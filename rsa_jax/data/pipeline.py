@@ -256,7 +256,7 @@ def read_clips(data: ConfigDict, split: str, index: Sequence[int]) -> Batch:
         return index[number], 0, True
 
     def choose(num_stored: int, index: int, epoch: int) -> np.ndarray:
-        return sampling.view_frames(int(num_stored), data.num_frames, 1)
+        return sampling.view_frames(int(num_stored), data.num_frames, data.sampling, 1)
 
     size, count = len(index), data.num_frames
     return next(_batches(data, split, size, range(size), describe, choose, num_frames=count, with_id=True))
@@ -296,7 +296,7 @@ def train_batches(
 
     def choose(num_stored: int, index: int, epoch: int) -> np.ndarray:
         uniforms = sampling.frame_uniforms(seed, int(epoch), int(index), data.num_frames)
-        return sampling.train_frames(int(num_stored), data.num_frames, uniforms)
+        return sampling.train_frames(int(num_stored), data.num_frames, uniforms, data.sampling)
 
     examples = range(start_step * len(share), num_steps * len(share))
     split, count = data.train_split, data.num_frames
@@ -326,7 +326,7 @@ def eval_batches(
         return min(position, num_examples - 1), 0, position < num_examples
 
     def choose(num_stored: int, index: int, epoch: int) -> np.ndarray:
-        return sampling.view_frames(int(num_stored), data.num_frames, num_clips)
+        return sampling.view_frames(int(num_stored), data.num_frames, data.sampling, num_clips)
 
     examples = range(-(-num_examples // batch_size) * len(share))
     count = num_clips * data.num_frames

@@ -9,6 +9,9 @@ from jaxtyping import Float, Int
 
 Item = TypeVar("Item")
 
+# Values of `data.sampling`: segments of the whole video, or those of the published code.
+SAMPLINGS = ("whole", "published")
+
 # Keeps the random numbers of two purposes apart where their other keys agree.
 _ORDER, _FRAMES = 0, 1
 
@@ -27,31 +30,53 @@ def frame_uniforms(seed: int, epoch: int, index: int, num_frames: int) -> Float[
     return _generator(seed, _FRAMES, epoch, index).random(num_frames)
 
 
-def train_frames(num_stored: int, num_frames: int, uniforms: Float[np.ndarray, " T"]) -> Int[np.ndarray, " T"]:
+def train_frames(
+    num_stored: int, num_frames: int, uniforms: Float[np.ndarray, " T"], sampling: str
+) -> Int[np.ndarray, " T"]:
     """One random frame from each of `num_frames` equal segments of a video of `num_stored` frames.
 
-    Frame i is floor(tick * (i + uniforms[i])) with tick = num_stored / num_frames; short videos
-    repeat frames.
+    "whole": segments of num_stored / num_frames frames, which may be a fraction. Frame i is
+    floor(tick * (i + uniforms[i])) with tick = num_stored / num_frames; short videos repeat frames in order.
+
+    "published": segments of floor(num_stored / num_frames) frames. The last num_stored mod num_frames frames are never
+    seen; a video with fewer frames than segments gives its first frame every time.
+
+    Args:
+        num_stored: frames of the video.
+        num_frames: frames of a clip, T.
+        uniforms: random numbers in [0, 1), one for each segment.
+        sampling: one of `SAMPLINGS`.
     """
+    if sampling == "published":
+        segment = num_stored // num_frames
+        return segment * np.arange(num_frames) + np.floor(segment * uniforms).astype(np.int64)
     tick = num_stored / num_frames
     frames = np.floor(tick * (np.arange(num_frames) + uniforms)).astype(np.int64)
     return np.minimum(frames, num_stored - 1)  # a product may round up to num_stored
 
 
-def eval_frames(num_stored: int, num_frames: int, clip: int = 0, num_clips: int = 1) -> Int[np.ndarray, " T"]:
+def eval_frames(
+    num_stored: int, num_frames: int, sampling: str, clip: int = 0, num_clips: int = 1
+) -> Int[np.ndarray, " T"]:
     """One frame from each of `num_frames` equal segments of a video of `num_stored` frames, at the same place of each.
 
-    Clip 0 takes the centres. Clip k of K takes the places k/K of a segment further on, counted around from the end of
-    the segment to its start: the second of two clips takes the starts, as in the published code and in TSM's.
+    Clip 0 takes the centres. Clip k of K takes the places k/K of a segment later, wrapping around at the end of the
+    segment: the second of two clips takes the starts, as in the published code and in TSM's.
+
+    "published": a video with no more frames than segments gives its first frame every time. "whole": it repeats frames
+    in order.
     """
+    if sampling == "published" and num_stored <= num_frames:
+        return np.zeros(num_frames, np.int64)
     tick = num_stored / num_frames
     place = (num_clips + 2 * clip) % (2 * num_clips) / (2 * num_clips)  # (1/2 + clip / num_clips) mod 1, rounded once
     return (tick * place + tick * np.arange(num_frames)).astype(np.int64)
 
 
-def view_frames(num_stored: int, num_frames: int, num_clips: int) -> Int[np.ndarray, " F"]:
+def view_frames(num_stored: int, num_frames: int, sampling: str, num_clips: int) -> Int[np.ndarray, " F"]:
     """Frames of the first `num_clips` clips of `eval_frames`, one clip after the other."""
-    return np.concatenate([eval_frames(num_stored, num_frames, clip, num_clips) for clip in range(num_clips)])
+    clips = (eval_frames(num_stored, num_frames, sampling, clip, num_clips) for clip in range(num_clips))
+    return np.concatenate(list(clips))
 
 
 def sliding_windows(items: Iterable[Item], length: int, hop: int) -> Iterator[tuple[int, list[Item]]]:

@@ -21,6 +21,7 @@ class Reading:
 
     Attributes:
       num_frames: of a clip.
+      sampling: as `config.data.sampling`.
       num_clips: of a segment, as `config.eval.num_clips`.
       size: (height, width) of the stored frames in pixels.
       quality: of their JPEG.
@@ -30,6 +31,7 @@ class Reading:
     """
 
     num_frames: int
+    sampling: str
     num_clips: int = 1
     size: tuple[int, int] = (HEIGHT, WIDTH)
     quality: int = QUALITY
@@ -94,7 +96,7 @@ def read_video(path: pathlib.Path, reading: Reading) -> Video:
     parts = sliding_windows(pictures, reading.window, reading.hop) if reading.window else [(0, list(pictures))]
     segments = []
     for start, part in parts:
-        chosen = view_frames(len(part), reading.num_frames, reading.num_clips)
+        chosen = view_frames(len(part), reading.num_frames, reading.sampling, reading.num_clips)
         segments.append(Segment(start, start + len(part), [part[i] for i in chosen]))
     rate = frame_rate(path)
     return Video(segments, rate / reading.stride if rate else None)

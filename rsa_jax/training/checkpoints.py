@@ -1,5 +1,6 @@
 """Checkpoints of a run, and what a workdir says of the run it belongs to."""
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -22,7 +24,18 @@ FREE_FIELDS = (
     "data.prefetch",
     "model.remat",
     "model.rsa.form",
+    "optimizer.recipe_batch_size",
+    "optimizer.recipe_learning_rate",
 )
+
+# What runs did before these fields existed: their values where a workdir's configuration lacks them.
+EARLIER_VALUES = {
+    "init_from": "none",
+    "matmul_precision": "default",
+    "data.sampling": "whole",
+    "optimizer.restart_step": False,
+    "model.self_attention.softmax": True,
+}
 
 
 class WorkdirError(ValueError):
@@ -131,6 +144,20 @@ def claim_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) ->
         write_json(workdir / "config.json", config.to_dict())
 
 
+def learn_class_names(workdir: Path, class_names: Sequence[str], num_classes: int) -> None:
+    """Writes class names into a workdir that has none, such as one of released weights.
+
+    Args:
+        workdir: of a run.
+        class_names: of the data set that its network was evaluated on.
+        num_classes: of the network. Another number than that of the names teaches nothing.
+    """
+    dataset = read_dataset(workdir)
+    if dataset["class_names"] is None and len(class_names) == num_classes:
+        logging.info("%s did not know its %d class names; it has those of the data set now.", workdir, num_classes)
+        write_json(workdir / "dataset.json", dataset | {"class_names": list(class_names)})
+
+
 def check_same(saved: ConfigDict, config: ConfigDict, workdir: Path, section: str = "") -> None:
     """Compares two configurations in all but the `FREE_FIELDS`, or in one section of them.
 
@@ -168,12 +195,18 @@ def check_dataset(workdir: Path, dataset: dict[str, Any], fields: Sequence[str])
 
 
 def read_config(workdir: Path) -> ConfigDict:
-    """The configuration of the run in a workdir.
+    """The configuration of the run in a workdir, with the fields that are newer than the run.
 
     Raises:
         WorkdirError: it holds no run.
     """
-    return ConfigDict(_read_json(workdir / "config.json"))
+    content = _read_json(workdir / "config.json")
+    for field, value in EARLIER_VALUES.items():
+        *sections, name = field.split(".")
+        section = functools.reduce(lambda fields, key: fields.setdefault(key, {}), sections, content)
+        if section.get(name) is None:
+            section[name] = value
+    return ConfigDict(content)
 
 
 def read_dataset(workdir: Path) -> dict[str, Any]:

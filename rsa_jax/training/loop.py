@@ -11,12 +11,15 @@ from absl import logging
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from rsa_jax.compiler import PRECISIONS
 from rsa_jax.data.pipeline import read_clips
 from rsa_jax.files import write_json
 from rsa_jax.report import write_report
-from rsa_jax.training.checkpoints import Checkpoints, check_workdir, claim_workdir
+from rsa_jax.training.checkpoints import Checkpoints, check_workdir, claim_workdir, learn_class_names
 from rsa_jax.training.evaluation import Views
 from rsa_jax.training.metrics import PendingMetrics, RunLog, log_parameters
+from rsa_jax.training.models import require_initial_weights
+from rsa_jax.training.optimizer import compare_rate
 from rsa_jax.training.run import Run, make_run, restore_run
 from rsa_jax.training.scores import save_scores
 from rsa_jax.training.state import TrainState, to_devices
@@ -34,6 +37,8 @@ def train(config: ConfigDict, workdir: Path) -> bool:
         ValueError: the configuration is wrong, or the workdir belongs to another one.
         NonFiniteLossError: a loss is infinite or not a number. Nothing is saved after it.
     """
+    if not (workdir / "config.json").exists():  # before the data set, which may take a day to prepare
+        require_initial_weights(config)
     run = make_run(config)
     run.check()
     dataset = dataclasses.asdict(run.info)
@@ -53,7 +58,7 @@ def train(config: ConfigDict, workdir: Path) -> bool:
 def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Evaluates `eval.checkpoint` of the workdir by the views of `config.eval`.
 
-    Writes scores.npz, eval.json and report.html.
+    Writes scores.npz, eval.json and report.html; and the class names of the data set into a workdir without any.
 
     Raises:
         ValueError: the workdir holds no such checkpoint, or its network is another one than `config.model`.
@@ -66,6 +71,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     scores = run.score(state, Views.of(config))
     result = {**scores.metrics(), **scores.origin}
     if jax.process_index() == 0:
+        learn_class_names(workdir, run.info.class_names, run.config.model.num_classes)
         save_scores(workdir / "scores.npz", scores)
         write_json(workdir / "eval.json", result)
         write_report(
@@ -82,6 +88,8 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 def _train_steps(run: Run, state: TrainState, checkpoints: Checkpoints, workdir: Path) -> bool:
     config, step = run.config, int(state.step)
+    logging.info("Activations in %s; matrix products: %s.", config.model.dtype, PRECISIONS[config.matmul_precision])
+    logging.info("%s", compare_rate(config.optimizer, config.batch_size))
     logging.info("Compiling the training step; the first one takes a while.")
     log = RunLog(workdir, first_step=step, num_steps=run.num_steps, every_steps=config.log.every_steps)
     pending = PendingMetrics(config.batch_size)
@@ -89,6 +97,9 @@ def _train_steps(run: Run, state: TrainState, checkpoints: Checkpoints, workdir:
     try:
         with StopSignal() as stop:
             while step < run.num_steps:
+                if _restarts(run, step):
+                    state, norm = run.restart(state)
+                    log.write(step + 1, {"restart_norm": float(norm)})
                 with pending.waiting():
                     batch = to_devices(run.mesh, next(batches))
                 state, metrics = run.train_step(state, batch)
@@ -129,6 +140,11 @@ def _evaluates(run: Run, step: int) -> bool:
     """At the end of every `eval.every_epochs`-th epoch, and at the end."""
     epoch, rest = divmod(step, run.steps_per_epoch)
     return rest == 0 and (epoch % run.config.eval.every_epochs == 0 or step == run.num_steps)
+
+
+def _restarts(run: Run, step: int) -> bool:
+    """Before the first step of every epoch but the first, if the configuration asks for it."""
+    return run.config.optimizer.restart_step and step > 0 and step % run.steps_per_epoch == 0
 
 
 class StopSignal:

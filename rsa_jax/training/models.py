@@ -1,6 +1,7 @@
 """Models without their run: into a run as its initial weights, into a workdir, and out of one."""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -10,7 +11,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from rsa_jax.network import TSNResNet, create_model
-from rsa_jax.training.checkpoints import Checkpoints, WorkdirError, claim_workdir, read_config
+from rsa_jax.training.checkpoints import Checkpoints, WorkdirError, claim_workdir, read_config, read_dataset
 from rsa_jax.training.optimizer import make_optimizer
 from rsa_jax.training.state import (
     TrainState,
@@ -23,29 +24,83 @@ from rsa_jax.training.state import (
 )
 from rsa_jax.weights import load_torch, read_state_dict
 from rsa_jax.weights.state_dict import is_torchvision
+from rsa_jax.weights.transfer import Place, copy_weights, differing_blocks, transform_blocks
+
+# Values of `init_from` that are no path: random weights, and a recipe that leaves the choice to the user.
+RANDOM, REQUIRED = "none", "required"
 
 
-def load_initial_weights(model: TSNResNet, path: Path) -> None:
-    """Loads a file of weights as `config.init_from` does, in place, and logs what keeps its own initial weights.
-
-    From torchvision, all but the classifier and the blocks with a transform; from the published code (or
-    `rsa_jax.tools.convert`) all, or all but the classifier if that has another number of classes.
+def require_initial_weights(config: ConfigDict) -> None:
+    """Checks that a recipe whose published run started from ImageNet weights was given some.
 
     Raises:
-        ValueError: the file does not exist, cannot be read, or does not fit the network.
+        ValueError: `init_from` was left as the recipe has it. The message says where to get the weights.
+    """
+    if config.init_from == REQUIRED:
+        name = f"resnet{config.model.depth}.tv_in1k"
+        raise ValueError(
+            "init_from: this recipe repeats a published run, which started from ImageNet weights, and none are given. "
+            f"Take torchvision's ResNet-{config.model.depth}: download\n"
+            f"  https://huggingface.co/timm/{name}/resolve/main/model.safetensors\n"
+            f"as {name}.safetensors, and add --config.init_from={name}.safetensors. To start from random weights all "
+            f"the same, with which the published accuracy is not to be expected, add --config.init_from={RANDOM}."
+        )
+
+
+def load_initial_weights(model: TSNResNet, config: ConfigDict, class_names: Sequence[str]) -> None:
+    """Loads the weights of `config.init_from`, in place, and logs what they are and what keeps its random ones.
+
+    A workdir gives the weights of its best checkpoint, except for blocks with another transform. A file of the
+    published code (or of `rsa_jax.tools.convert`) gives all weights, a file of torchvision those outside of blocks
+    with a transform. The classifier is loaded only from a workdir with the same class names: files name no classes.
+
+    Args:
+        model: with random weights.
+        config: of the run.
+        class_names: in the order of the model's classes.
+
+    Raises:
+        ValueError: `init_from` was left to the user, is no file of weights and no workdir, or does not fit the network.
         ImportError: it is a file of PyTorch, and PyTorch is not installed.
     """
-    state_dict = read_state_dict(path)
-    if is_torchvision(state_dict):
-        logging.info("Initial weights from %s, but for the classifier and transforms that have others.", path)
-        load_torch(model, state_dict)
+    require_initial_weights(config)
+    if config.init_from == RANDOM:
+        logging.info("Initial weights: random, of seed %d (init_from=%s).", config.seed, RANDOM)
         return
-    there = [len(value) for name, value in state_dict.items() if name.endswith("new_fc.bias")]
-    here = model.fc.out_features
-    other = there not in ([here], [])
-    left_out = f", but for the classifier, which has {there[0]} classes there and {here} here" if other else ""
-    logging.info("Initial weights from %s%s.", path, left_out)
-    load_torch(model, state_dict, classifier=not other)
+    path = Path(config.init_from).expanduser()
+    source, blocks, reason = (_load_workdir if path.is_dir() else _load_file)(model, path, class_names)
+    fresh = [f"the classifier ({reason})"] if reason else []
+    if blocks:
+        listing = ", ".join(f"{stage}.{index}" for stage, index in blocks)
+        fresh.append(f"blocks {listing} (stage.block), whose {config.model.transform} has no weights there")
+    logging.info(
+        "Initial weights: %s, %s. %s",
+        path,
+        source,
+        f"Random, of seed {config.seed}: {' and '.join(fresh)}." if fresh else "All of them, with the classifier.",
+    )
+
+
+def _load_file(model: TSNResNet, path: Path, class_names: Sequence[str]) -> tuple[str, list[Place], str]:
+    """Loads a file. Returns what it is, blocks that were not loaded, and why the classifier was not."""
+    state_dict = read_state_dict(path)
+    load_torch(model, state_dict, classifier=False)
+    if is_torchvision(state_dict):
+        return "a ResNet of torchvision", transform_blocks(model), "ImageNet has other classes"
+    return "a network of the published code", [], "a file of weights does not name its classes"
+
+
+def _load_workdir(model: TSNResNet, path: Path, class_names: Sequence[str]) -> tuple[str, list[Place], str]:
+    """The same for the best checkpoint of a workdir."""
+    source, names = load_model(path), read_dataset(path)["class_names"]
+    reason = ""
+    if names is None:
+        reason = f"{path} does not know the names of its classes"
+    elif list(names) != list(class_names) or source.fc.out_features != model.fc.out_features:
+        reason = f"its {source.fc.out_features} classes differ from the {model.fc.out_features} here, by name or number"
+    blocks = differing_blocks(model, source)
+    copy_weights(model, source, skip=blocks, classifier=not reason)
+    return f"the best checkpoint of a run on {read_config(path).data.name}", blocks, reason
 
 
 def blank_model(config: ConfigDict) -> TSNResNet:
@@ -58,7 +113,9 @@ def blank_model(config: ConfigDict) -> TSNResNet:
     return nnx.merge(graph, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state))
 
 
-def save_model(model: TSNResNet, config: ConfigDict, workdir: Path, source: str) -> None:
+def save_model(
+    model: TSNResNet, config: ConfigDict, workdir: Path, *, source: str, class_names: Sequence[str] | None = None
+) -> None:
     """Makes a workdir whose only checkpoint, of step 0, is this model.
 
     Args:
@@ -66,6 +123,7 @@ def save_model(model: TSNResNet, config: ConfigDict, workdir: Path, source: str)
         config: of the run that the workdir shall stand for.
         workdir: to make.
         source: where the model is from.
+        class_names: in the order of its classes; None if nobody knows.
 
     Raises:
         WorkdirError: the workdir holds a run.
@@ -81,8 +139,9 @@ def save_model(model: TSNResNet, config: ConfigDict, workdir: Path, source: str)
     finally:
         checkpoints.close()
     # Weights do not say which data they were trained on: what is None fits any.
-    unknown = dict.fromkeys(("name", "class_names", "directional", "num_examples"))
-    claim_workdir(workdir, config, unknown | {"provenance": {"weights": source}})
+    unknown = dict.fromkeys(("name", "directional", "num_examples"))
+    names = None if class_names is None else list(class_names)
+    claim_workdir(workdir, config, unknown | {"class_names": names, "provenance": {"weights": source}})
 
 
 def load_model(workdir: Path, checkpoint: str = "best") -> TSNResNet:

@@ -1,5 +1,8 @@
 """Stochastic gradient descent and its learning rate, as published."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -56,6 +59,65 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
         optax.trace(config.momentum, nesterov=config.nesterov),
         optax.scale_by_learning_rate(schedule),
     )
+
+
+def compare_rate(config: ConfigDict, batch_size: int) -> str:
+    """Returns how the learning rate for a clip compares with the recipe's, in words.
+
+    Args:
+        config: `optimizer` of the configuration.
+        batch_size: clips in a step.
+    """
+    rate, recipe_rate, recipe_batch = config.learning_rate, config.recipe_learning_rate, config.recipe_batch_size
+    if (rate, batch_size) == (recipe_rate, recipe_batch):
+        return f"Learning rate {rate:g} for batches of {batch_size} clips, as in the recipe."
+    ratio = batch_size / recipe_batch
+    return (
+        f"Learning rate {rate:g} for batches of {batch_size} clips; the recipe has {recipe_rate:g} for {recipe_batch}. "
+        f"The rate per clip is {rate / recipe_rate / ratio:.3g} times the recipe's. "
+        f"For this batch, the linear rule gives a learning rate of {recipe_rate * ratio:.3g}, "
+        f"and the square-root rule, which the authors name, {recipe_rate * ratio**0.5:.3g}."
+    )
+
+
+def make_restart(
+    config: ConfigDict,
+) -> Callable[[optax.Params, optax.OptState], tuple[optax.Params, optax.OptState, Float[Array, ""]]]:
+    """Returns the step without a gradient with which the published code begins every epoch but the first.
+
+    Its loop resets the learning rate to the base rate and steps the optimizer before the schedule sets the rate of the
+    epoch. Gradients are zero then (PyTorch 1.6), so that weight decay and the momentum of the last epoch move the
+    parameters, at the base rate. Biases of layers other than BatchNorm move at twice the base rate: their group has
+    such a factor, which the schedule overwrites in all other steps.
+
+    Args:
+        config: `optimizer` of the configuration.
+
+    Returns:
+        A function of parameters and optimizer state, which returns both after the step, and the norm of the update.
+    """
+    at_base_rate = make_optimizer(config, lambda step: config.learning_rate)
+
+    def restart(
+        params: optax.Params, opt_state: optax.OptState
+    ) -> tuple[optax.Params, optax.OptState, Float[Array, ""]]:
+        updates, after = at_base_rate.update(jax.tree.map(jnp.zeros_like, params), opt_state, params)
+        updates = _double_biases(updates)
+        *momentum, _ = after
+        # The schedule's own state counts the steps of the run, of which this is none.
+        return optax.apply_updates(params, updates), (*momentum, opt_state[-1]), optax.tree.norm(updates)
+
+    return restart
+
+
+def _double_biases(updates: Any) -> Any:
+    """Twice the updates of biases that stand beside a kernel; those of BatchNorm stand beside a scale."""
+    if not isinstance(updates, dict):
+        return updates
+    return {
+        name: 2 * value if name == "bias" and "kernel" in updates else _double_biases(value)
+        for name, value in updates.items()
+    }
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from rsa_jax.compiler import with_precision
 from rsa_jax.data.segments import Reading, Segment, stored_as
 from rsa_jax.training.checkpoints import read_config, read_dataset
 from rsa_jax.training.evaluation import Views
@@ -39,9 +40,13 @@ class Predictor:
         config, dataset = read_config(workdir), read_dataset(workdir)
         self._views = Views.of(config)
         self._arrays = split_model(load_model(workdir, checkpoint))
-        self._predict = jax.jit(make_predict(define_model(config.model), config))
+        self._predict = jax.jit(
+            with_precision(make_predict(define_model(config.model), config), config.matmul_precision)
+        )
         self.class_names = all_class_names(dataset["class_names"], config.model.num_classes)
-        self.reading = Reading(config.data.num_frames, config.eval.num_clips, **stored_as(dataset))
+        self.reading = Reading(
+            config.data.num_frames, config.data.sampling, config.eval.num_clips, **stored_as(dataset)
+        )
 
     def __call__(self, frames: UInt8[np.ndarray, "B F H W 3"]) -> Float[np.ndarray, "B K"]:
         """Of frames as stored: those of the clips of each video, one clip after the other."""

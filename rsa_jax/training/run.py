@@ -11,12 +11,13 @@ from absl import logging
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from rsa_jax.compiler import compiler_options
+from rsa_jax.compiler import PRECISIONS, compiler_options, with_precision
 from rsa_jax.data import pipeline
+from rsa_jax.data.sampling import SAMPLINGS
 from rsa_jax.training.checkpoints import Checkpoints, check_dataset, check_same, read_config
 from rsa_jax.training.evaluation import CROP_PLACES, EvalStep, Views, evaluate, make_eval_step
 from rsa_jax.training.models import load_initial_weights
-from rsa_jax.training.optimizer import make_optimizer, make_schedule
+from rsa_jax.training.optimizer import make_optimizer, make_restart, make_schedule
 from rsa_jax.training.scores import AVERAGES, Scores
 from rsa_jax.training.state import (
     ModelDefinition,
@@ -45,6 +46,7 @@ class Run:
         steps_per_epoch: of the training split.
         init: the state before the first step.
         train_step: of `make_train_step`, compiled; the old state's memory is given to the new one.
+        restart: of `make_restart`, compiled likewise: the new state, and the norm of the update.
         eval_step: of `make_eval_step`, compiled.
     """
 
@@ -55,6 +57,7 @@ class Run:
     steps_per_epoch: int
     init: Callable[[], TrainState]
     train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    restart: Callable[[TrainState], tuple[TrainState, jax.Array]]
     eval_step: EvalStep
 
     @property
@@ -70,13 +73,11 @@ class Run:
         """The state before the first step, with the weights of `config.init_from`.
 
         Raises:
-            ValueError: `init_from` is no file of weights, or they do not fit the network.
+            ValueError: `init_from` is no file of weights and no workdir, or does not fit the network.
         """
         state = self.init()
-        if self.config.init_from is None:
-            return state
         model = merge_model(self.model.train, state.params, state.batch_stats)
-        load_initial_weights(model, Path(self.config.init_from).expanduser())
+        load_initial_weights(model, self.config, self.info.class_names)
         params, batch_stats = jax.device_put(split_model(model), replicated(self.mesh))
         return state._replace(params=params, batch_stats=batch_stats)
 
@@ -132,6 +133,7 @@ class Run:
             "dataset": self.info.name,
             "split": self.config.data.eval_split,
             "num_frames": self.config.data.num_frames,
+            "sampling": self.config.data.sampling,
         }
         return Scores(*scores, self.info.class_names, origin)
 
@@ -153,6 +155,12 @@ def make_run(config: ConfigDict) -> Run:
     whole, parts = replicated(mesh), split_batch(mesh)
     step = make_train_step(model, optimizer, schedule, config, info.directional)
     eval_step = make_eval_step(model, config)
+    apply_restart = make_restart(config.optimizer)
+
+    def restart(state: TrainState) -> tuple[TrainState, jax.Array]:
+        params, opt_state, norm = apply_restart(state.params, state.opt_state)
+        return state._replace(params=params, opt_state=opt_state), norm
+
     return Run(
         config,
         info,
@@ -161,13 +169,18 @@ def make_run(config: ConfigDict) -> Run:
         steps_per_epoch,
         init=jax.jit(functools.partial(create_state, config, optimizer), out_shardings=whole),
         train_step=jax.jit(
-            step,
+            with_precision(step, config.matmul_precision),
             in_shardings=(whole, parts),
             out_shardings=whole,
             donate_argnums=0,
             compiler_options=compiler_options(),
         ),
-        eval_step=jax.jit(eval_step, in_shardings=(whole, whole, parts, whole), out_shardings=whole),
+        restart=jax.jit(restart, in_shardings=(whole,), out_shardings=whole, donate_argnums=0),
+        eval_step=jax.jit(
+            with_precision(eval_step, config.matmul_precision),
+            in_shardings=(whole, whole, parts, whole),
+            out_shardings=whole,
+        ),
     )
 
 
@@ -228,6 +241,13 @@ def _check_fields(config: ConfigDict) -> None:
         value = functools.reduce(getattr, name.split("."), config)
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
-    for name, expected in (("num_crops", tuple(CROP_PLACES)), ("average", AVERAGES)):
-        if config.eval[name] not in expected:
-            raise ValueError(f"eval.{name}: expected one of {expected}, got {config.eval[name]!r}")
+    choices = {
+        "eval.num_crops": tuple(CROP_PLACES),
+        "eval.average": AVERAGES,
+        "data.sampling": SAMPLINGS,
+        "matmul_precision": tuple(PRECISIONS),
+    }
+    for name, expected in choices.items():
+        value = functools.reduce(getattr, name.split("."), config)
+        if value not in expected:
+            raise ValueError(f"{name}: expected one of {expected}, got {value!r}")

@@ -10,6 +10,7 @@ from flax import nnx
 from rsa_jax.layers import BatchNorm, SpatialConv
 from rsa_jax.network import TSNResNet
 from rsa_jax.transforms import RSA
+from rsa_jax.weights.transfer import transform_blocks
 
 StateDict = dict[str, np.ndarray]
 
@@ -206,10 +207,7 @@ def _torch_prefix(path: tuple[Any, ...]) -> str:
 
 def _torchvision(model: TSNResNet, entries: list[Entry], arrays: StateDict) -> tuple[list[Entry], StateDict]:
     """Both without the classifier and the blocks of transforms, under torchvision's names and shapes."""
-    left_out = ["fc.", "new_fc."]
-    for stage, blocks in enumerate(model.stages):
-        left_out += [f"layer{stage + 1}.{i}." for i, b in enumerate(blocks) if not isinstance(b.conv2, SpatialConv)]
-    skip = tuple(left_out)
+    skip = ("fc.", "new_fc.", *(f"layer{stage + 1}.{index}." for stage, index in transform_blocks(model)))
     renamed = [entry._replace(name=entry.name.removeprefix("base_model."), shape=entry.view) for entry in entries]
     return (
         [entry for entry in renamed if not entry.name.startswith(skip)],

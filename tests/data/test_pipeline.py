@@ -70,7 +70,7 @@ def test_training_frames_are_those_that_were_stored(data):
     for i in range(3):
         index = int(batch["index"][i])
         frames = encode_clip(clips[index], (36, 36), 90, 1)
-        chosen = sampling.train_frames(len(frames), 4, sampling.frame_uniforms(1, 0, index, 4))
+        chosen = sampling.train_frames(len(frames), 4, sampling.frame_uniforms(1, 0, index, 4), "whole")
         expected = np.stack([np.asarray(Image.open(io.BytesIO(frames[j]))) for j in chosen])
         assert np.abs(batch["frames"][i].astype(int) - expected).max() <= 1
         assert batch["label"][i] == clips[index].label

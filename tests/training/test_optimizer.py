@@ -3,10 +3,18 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from configs import common
-from rsa_jax.training.optimizer import clip_by_global_norm, decay_mask, make_optimizer, make_schedule
+from rsa_jax.training.optimizer import (
+    clip_by_global_norm,
+    compare_rate,
+    decay_mask,
+    make_optimizer,
+    make_restart,
+    make_schedule,
+)
 from tests import golden_files
 
 
@@ -62,6 +70,67 @@ def test_steps_are_those_of_pytorch_sgd():
             np.testing.assert_allclose(ours[name], expected, rtol=1e-5)
 
 
+def published_simulation(params, gradients, config, rates):
+    """The published loop in plain NumPy: every epoch begins with a step at the base rate.
+
+    In the first epoch no parameter has a gradient, and PyTorch skips it; later the gradients are zeros.
+    """
+    params = {name: value.astype(np.float64) for name, value in params.items()}
+    decay = {"conv/kernel": config.weight_decay, "fc/kernel": config.weight_decay}
+    factor = {"fc/bias": 2.0}  # of the base rate, in the group of biases; the schedule overwrites it
+    buffers = dict.fromkeys(params, 0.0)
+
+    def step(gradient, rate):
+        for name in params:
+            full = gradient[name] + decay.get(name, 0.0) * params[name]
+            buffers[name] = config.momentum * buffers[name] + full
+            params[name] = params[name] - rate(name) * (full + config.momentum * buffers[name])
+
+    for epoch, epoch_gradients in enumerate(gradients):
+        if epoch > 0:
+            step(dict.fromkeys(params, 0.0), lambda name: config.learning_rate * factor.get(name, 1.0))
+        for gradient in epoch_gradients:
+            norm = np.sqrt(sum(np.sum(value**2) for value in gradient.values()))
+            clipped = {name: value * min(1, config.gradient_clip / (norm + 1e-6)) for name, value in gradient.items()}
+            step(clipped, lambda name, rate=rates[epoch]: rate)
+    return params
+
+
+def test_the_restart_step_is_that_of_the_published_loop():
+    """Three epochs of four steps against NumPy."""
+    config = common.optimizer_config()
+    config.update(warmup_epochs=1, gradient_clip=1.0, weight_decay=0.1)
+    rng = np.random.default_rng(0)
+    shapes = {"conv/kernel": (3, 2), "bn/scale": (2,), "bn/bias": (2,), "fc/kernel": (2, 4), "fc/bias": (4,)}
+    start = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+    gradients = [[{n: rng.standard_normal(s) for n, s in shapes.items()} for _ in range(4)] for _ in range(3)]
+    rates = [0.02, 0.02 * (1e-3 + (1 - 1e-3) / 2), 0.02 * 1e-3]  # warm-up, then a cosine to its end
+
+    def tree(flat):
+        nested = {}
+        for name, value in flat.items():
+            layer, parameter = name.split("/")
+            nested.setdefault(layer, {})[parameter] = jnp.asarray(value)
+        return nested
+
+    schedule = make_schedule(config, epochs=3, steps_per_epoch=4)
+    np.testing.assert_allclose([schedule(4 * epoch) for epoch in range(3)], rates, rtol=1e-5)
+    optimizer, restart = make_optimizer(config, schedule), make_restart(config)
+    params = tree(start)
+    state = optimizer.init(params)
+    moved = []
+    for epoch in range(3):
+        if epoch > 0:
+            params, state, norm = restart(params, state)
+            moved.append(float(norm))
+        for gradient in gradients[epoch]:
+            updates, state = optimizer.update(tree(gradient), state, params)
+            params = optax.apply_updates(params, updates)
+    assert min(moved) > 1e-3
+    expected = tree(published_simulation(start, gradients, config, rates))
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7), params, expected)
+
+
 def test_small_gradients_are_not_clipped():
     grads = {"a": jnp.array([3.0, 4.0])}
     clip = clip_by_global_norm(10.0)
@@ -76,3 +145,14 @@ def test_batch_norm_and_biases_do_not_decay():
         "rsa": {"P1": True, "I": True},
         "fc": {"bias": False},
     }
+
+
+def test_the_rate_is_compared_with_the_recipe():
+    config = common.optimizer_config()
+    assert compare_rate(config, 64) == "Learning rate 0.02 for batches of 64 clips, as in the recipe."
+    smaller = compare_rate(config, 16)
+    assert "The rate per clip is 4 times the recipe's" in smaller
+    assert "linear rule gives a learning rate of 0.005, and the square-root rule" in smaller
+    assert smaller.endswith("which the authors name, 0.01.")
+    config.learning_rate = 0.005
+    assert "The rate per clip is 1 times the recipe's" in compare_rate(config, 16)

@@ -1,0 +1,59 @@
+"""Measures how far the published restart step moves the parameters, beside the rest of each epoch.
+
+python -m benchmarks.restart_step [--epochs 8] [--data_dir DIR]
+
+Trains the network of configs/motion.py with the published optimizer and schedule (one epoch of warm-up) and the restart
+step. A distance is the Euclidean norm of the change of all parameters.
+"""
+
+import argparse
+
+import jax
+import optax
+
+from benchmarks.measure import report, table
+from configs import common, motion
+from rsa_jax.training.run import make_run
+from rsa_jax.training.state import PyTree, to_devices
+
+
+def measure(epochs: int, data_dir: str) -> list[tuple[float, float, float]]:
+    """Scheduled rate, distance of the restart step and distance of the whole epoch, for each epoch but the first."""
+    config = motion.get_config()
+    config.data.data_dir, config.epochs = data_dir, epochs
+    config.optimizer = common.optimizer_config()
+    config.optimizer.update(restart_step=True, warmup_epochs=1)
+    run = make_run(config)
+    state = run.init()
+    batches = run.batches(0)
+    rows = []
+    for epoch in range(epochs):
+        start, restart = jax.device_get(state.params), 0.0
+        if epoch > 0:
+            state, norm = run.restart(state)
+            restart = float(norm)
+        for _ in range(run.steps_per_epoch):
+            state, metrics = run.train_step(state, to_devices(run.mesh, next(batches)))
+        if epoch > 0:
+            rows.append((float(metrics["learning_rate"]), restart, distance(start, state.params)))
+    return rows
+
+
+def distance(a: PyTree, b: PyTree) -> float:
+    """Euclidean distance of two sets of parameters."""
+    return float(optax.tree.norm(optax.tree.sub(a, b)))
+
+
+def main() -> None:
+    """Prints and writes the table."""
+    parser = argparse.ArgumentParser("benchmarks.restart_step", description=__doc__)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--data_dir", default="~/tensorflow_datasets", help="where the data set motion lies")
+    args = parser.parse_args()
+    rows = [(epoch, *row, row[1] / row[2]) for epoch, row in enumerate(measure(args.epochs, args.data_dir), 2)]
+    header = ["epoch", "scheduled rate", "restart step", "whole epoch", "ratio"]
+    report("restart_step", {"Distances that the parameters move": table(header, rows)}, rows)
+
+
+if __name__ == "__main__":
+    main()

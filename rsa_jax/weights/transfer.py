@@ -1,0 +1,76 @@
+"""Weights of one network into another one."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from flax import nnx
+
+from rsa_jax.layers import SpatialConv
+from rsa_jax.network import TSNResNet
+
+# Stage and block.
+Place = tuple[int, int]
+
+
+def transform_blocks(model: TSNResNet) -> list[Place]:
+    """Blocks whose second convolution is replaced by a transform that has other weights."""
+    return [place for place, layer in _layers(model) if not isinstance(layer, SpatialConv)]
+
+
+def differing_blocks(model: TSNResNet, other: TSNResNet) -> list[Place]:
+    """Blocks of `model` that hold another kind of transform than the same block of the other network."""
+    kinds = {place: _kind(layer) for place, layer in _layers(other)}
+    return [place for place, layer in _layers(model) if kinds.get(place, _kind(layer)) is not _kind(layer)]
+
+
+def copy_weights(model: TSNResNet, source: TSNResNet, *, skip: list[Place], classifier: bool) -> None:
+    """Copies parameters and running statistics from one network into another, in place.
+
+    Args:
+        model: changed.
+        source: read.
+        skip: blocks that keep their weights.
+        classifier: whether to copy it.
+
+    Raises:
+        ValueError: the networks differ in anything else; everything is listed, and nothing is copied.
+    """
+    skipped = [("stages", *place) for place in skip] + ([] if classifier else [("fc",)])
+    target, given = (
+        {path: variable for path, variable in _variables(network) if not _starts(path, skipped)}
+        for network in (model, source)
+    )
+    problems = [f"missing: {_name(path)} {target[path].shape}" for path in target if path not in given]
+    problems += [f"unknown: {_name(path)} {given[path].shape}" for path in given if path not in target]
+    problems += [
+        f"wrong shape: {_name(path)}: expected {variable.shape}, got {given[path].shape}"
+        for path, variable in target.items()
+        if path in given and given[path].shape != variable.shape
+    ]
+    if problems:
+        raise ValueError("the weights do not fit the network:\n  " + "\n  ".join(problems))
+    for path, variable in target.items():
+        variable[...] = given[path][...].astype(variable.dtype)
+
+
+def _kind(layer: Any) -> type:
+    """A temporal shift has the weights of the convolution that it shifts."""
+    return SpatialConv if isinstance(layer, SpatialConv) else type(layer)
+
+
+def _layers(model: TSNResNet) -> Iterator[tuple[Place, Any]]:
+    for stage, blocks in enumerate(model.stages):
+        for index, block in enumerate(blocks):
+            yield (stage, index), block.conv2
+
+
+def _variables(model: TSNResNet) -> list[tuple[tuple, nnx.Variable]]:
+    return [*nnx.to_flat_state(nnx.state(model, nnx.Param)), *nnx.to_flat_state(nnx.state(model, nnx.BatchStat))]
+
+
+def _starts(path: tuple, prefixes: list[tuple]) -> bool:
+    return any(path[: len(prefix)] == prefix for prefix in prefixes)
+
+
+def _name(path: tuple) -> str:
+    return ".".join(map(str, path))
