@@ -1,6 +1,11 @@
 """Trains the variants of a study over several seeds, and writes what came out as a table and a plot.
 
 python -m rsa_jax.tools.ablate --config configs/motion.py --study transforms --out ablations [--seeds 3]
+    [--variants PATTERN ...]
+
+Studies are in rsa_jax/tools/studies.py. --variants trains those variants alone whose names match a pattern, in which *
+stands for any text. In --config.init_from, {variant} stands for the variant's name as its folder has it and {transform}
+for model.transform, so that every variant can start from weights of its own.
 
 OUT/STUDY gets a workdir for every run, table.md, table.csv and plot.png, which are written anew after every run.
 Started again, the same command goes on where it was; results are of the seeds that it asks for. Runs whose loss is no
@@ -8,6 +13,7 @@ longer finite and runs that do not fit into memory are said to be so, and tried 
 """
 
 import csv
+import fnmatch
 import json
 import re
 import statistics
@@ -33,6 +39,7 @@ from rsa_jax.training.checkpoints import check_same, read_config
 from rsa_jax.training.evaluation import Views
 from rsa_jax.training.loop import evaluate_checkpoint, train
 from rsa_jax.training.metrics import NonFiniteLossError
+from rsa_jax.training.models import RANDOM, require_initial_weights
 from rsa_jax.training.run import load_info, with_classes
 
 matplotlib.use("Agg")
@@ -40,6 +47,11 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 STUDY = flags.DEFINE_enum("study", None, list(STUDIES), "Which variants are compared.")
+VARIANTS = flags.DEFINE_multi_string(
+    "variants",
+    [],
+    "Name of a variant, or pattern such as 'self-attention*'; may be repeated. Without: all of the study.",
+)
 SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of every variant, with seeds from config.seed on.", lower_bound=1)
 
 
@@ -73,12 +85,14 @@ class Outcome(NamedTuple):
         variant: its name.
         cost: of its network.
         top1: at the end of each run, in percent; or why there is none.
+        top5: of the runs that came to their end.
         curves: steps and top-1 of the validations during each run.
     """
 
     variant: str
     cost: Cost
     top1: Sequence[float | str]
+    top5: Sequence[float]
     curves: Sequence[Sequence[tuple[int, float]]]
 
     @property
@@ -88,13 +102,37 @@ class Outcome(NamedTuple):
 
     @property
     def mean(self) -> float | None:
-        """Of what was reached, if any."""
-        return statistics.mean(self.reached) if self.reached else None
+        """Mean of `reached`; None if it is empty."""
+        return _mean(self.reached)
 
     @property
     def deviation(self) -> float | None:
-        """Of the sample; a single one has none."""
-        return statistics.stdev(self.reached) if len(self.reached) > 1 else None
+        """Deviation of the sample `reached`; None for a single one."""
+        return _deviation(self.reached)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.mean(values) if values else None
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def choose_variants(fields: Study, patterns: Sequence[str]) -> Study:
+    """The variants of a study whose names match one of the patterns; all of them without patterns.
+
+    Raises:
+        ValueError: a pattern matches none; the names are listed.
+    """
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in fields):
+            raise ValueError(f"--variants: {pattern!r} matches none of\n  " + "\n  ".join(fields))
+    return {
+        name: changes
+        for name, changes in fields.items()
+        if not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    }
 
 
 def variants_of(config: ConfigDict, fields: Study) -> list[Variant]:
@@ -115,6 +153,9 @@ def variants_of(config: ConfigDict, fields: Study) -> list[Variant]:
         changed.eval.checkpoint = "latest"
         try:
             changed.update_from_flattened_dict(changes)
+            changed.init_from = changed.init_from.replace("{variant}", _slug(name)).replace(
+                "{transform}", changed.model.transform
+            )
             variants.append(Variant(name, changed, cost_of(changed)))
         except (KeyError, TypeError, ValueError) as error:
             wrong.append(f"  {name}: {error.args[0]}")
@@ -166,7 +207,8 @@ def is_done(trial: Trial) -> bool:
     check_same(read_config(trial.workdir), trial.config, trial.workdir)
     if not (trial.workdir / "outcome.json").exists():
         return False
-    return json.loads((trial.workdir / "outcome.json").read_text())["views"] == asdict(Views.of(trial.config))
+    outcome = json.loads((trial.workdir / "outcome.json").read_text())
+    return "top5" in outcome and outcome["views"] == asdict(Views.of(trial.config))
 
 
 def run(trial: Trial) -> None:
@@ -178,16 +220,17 @@ def run(trial: Trial) -> None:
     try:
         if not train(trial.config, trial.workdir):
             raise SystemExit("Stopped by a signal. The same command goes on from here.")
-        top1 = evaluate_checkpoint(trial.config, trial.workdir)["top1"]
+        result = evaluate_checkpoint(trial.config, trial.workdir)
+        top1, top5 = result["top1"], result["top5"]
     except NonFiniteLossError as error:
         logging.warning("%s diverges with seed %d: %s", trial.variant, trial.config.seed, error)
-        top1 = "diverged"
+        top1, top5 = "diverged", None
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         logging.warning("%s does not fit into memory with seed %d: %s", trial.variant, trial.config.seed, error)
-        top1 = "out of memory"
-    write_json(trial.workdir / "outcome.json", {"top1": top1, "views": asdict(Views.of(trial.config))})
+        top1, top5 = "out of memory", None
+    write_json(trial.workdir / "outcome.json", {"top1": top1, "top5": top5, "views": asdict(Views.of(trial.config))})
 
 
 def collect(done: Sequence[Trial], variants: Sequence[Variant]) -> list[Outcome]:
@@ -195,8 +238,11 @@ def collect(done: Sequence[Trial], variants: Sequence[Variant]) -> list[Outcome]
     outcomes = []
     for variant in variants:
         if workdirs := [trial.workdir for trial in done if trial.variant == variant.name]:
-            top1 = [json.loads((workdir / "outcome.json").read_text())["top1"] for workdir in workdirs]
-            outcomes.append(Outcome(variant.name, variant.cost, top1, [_validations(workdir) for workdir in workdirs]))
+            results = [json.loads((workdir / "outcome.json").read_text()) for workdir in workdirs]
+            top1 = [result["top1"] for result in results]
+            top5 = [result["top5"] for result in results if result["top5"] is not None]
+            curves = [_validations(workdir) for workdir in workdirs]
+            outcomes.append(Outcome(variant.name, variant.cost, top1, top5, curves))
     return outcomes
 
 
@@ -207,7 +253,8 @@ def _validations(workdir: Path) -> list[tuple[int, float]]:
 
 def write_results(outcomes: Sequence[Outcome], folder: Path) -> None:
     """Writes table.md, table.csv and plot.png."""
-    header = ["variant", "parameters, M", "multiply-adds, G", "top-1, %", "deviation", "of each seed"]
+    header = ["variant", "parameters, M", "multiply-adds, G"]
+    header += ["top-1, %", "deviation", "top-5, %", "deviation", "top-1 of each seed"]
     rows = [_row(outcome) for outcome in outcomes]
     with complete(folder / "table.md") as partial:
         lines = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
@@ -219,9 +266,9 @@ def write_results(outcomes: Sequence[Outcome], folder: Path) -> None:
 
 def _row(outcome: Outcome) -> list[str]:
     seeds = ", ".join(value if isinstance(value, str) else f"{value:.1f}" for value in outcome.top1)
-    mean, deviation = ("" if value is None else f"{value:.1f}" for value in (outcome.mean, outcome.deviation))
+    figures = (outcome.mean, outcome.deviation, _mean(outcome.top5), _deviation(outcome.top5))
     cost = f"{outcome.cost.parameters:.3f}", f"{outcome.cost.multiply_adds:.4f}"
-    return [outcome.variant, *cost, mean, deviation, seeds]
+    return [outcome.variant, *cost, *("" if value is None else f"{value:.1f}" for value in figures), seeds]
 
 
 def draw(outcomes: Sequence[Outcome], out: Path) -> None:
@@ -282,6 +329,7 @@ def study(config: ConfigDict, fields: Study, seeds: int, folder: Path) -> list[O
     made = trials(variants, range(config.seed, config.seed + seeds), folder)
     done = {trial.workdir for trial in made if is_done(trial)}
     waiting = [trial for trial in made if trial.workdir not in done]
+    _check_initial_weights(waiting)
     for trial, left in zip(waiting, _time_left(len(waiting)), strict=True):
         logging.info("Run %d of %d: %s, seed %d%s", len(done) + 1, len(made), trial.variant, trial.config.seed, left)
         run(trial)
@@ -290,6 +338,22 @@ def study(config: ConfigDict, fields: Study, seeds: int, folder: Path) -> list[O
     outcomes = collect(made, variants)
     write_results(outcomes, folder)
     return outcomes
+
+
+def _check_initial_weights(waiting: Sequence[Trial]) -> None:
+    """Checks that the initial weights of all runs are there, before hours are spent on one of them.
+
+    Raises:
+        ValueError: some are missing; each is named with its variant.
+    """
+    wrong = []
+    for trial in waiting:
+        require_initial_weights(trial.config)
+        started = (trial.workdir / "config.json").exists()
+        if not started and trial.config.init_from != RANDOM and not Path(trial.config.init_from).expanduser().exists():
+            wrong.append(f"  {trial.variant}: {trial.config.init_from}")
+    if wrong:
+        raise ValueError("init_from: initial weights that are not there:\n" + "\n".join(dict.fromkeys(wrong)))
 
 
 def _time_left(runs: int) -> Iterator[str]:
@@ -307,7 +371,7 @@ def main(argv: list[str]) -> None:
     setup_logging()
     folder = Path(OUT.value or "").expanduser() / (STUDY.value or "")
     try:
-        study(CONFIG.value, STUDIES[STUDY.value or ""], SEEDS.value, folder)
+        study(CONFIG.value, choose_variants(STUDIES[STUDY.value or ""], VARIANTS.value), SEEDS.value, folder)
     except (ImportError, ValueError, RuntimeError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
     print((folder / "table.md").read_text())

@@ -1,4 +1,9 @@
-"""What the paper compares: variants by name, each with the fields of the configuration that it changes."""
+"""Studies: variants by name, each with the fields of the configuration that it changes.
+
+`table_...` are tables of the paper, `supplement_...` those of its supplement, for the published network, which
+configs/ssv1.py has: a ResNet-50 with 7 layers of RSA, 8 queries and a window of 5 x 7 x 7 unless a row says otherwise.
+The others are their counterparts for small networks, such as that of configs/motion.py.
+"""
 
 from typing import Any
 
@@ -14,15 +19,17 @@ def _rsa(transform: str = "rsa", **fields: Any) -> dict[str, Any]:
     return {"model.transform": transform, **{f"model.rsa.{name}": value for name, value in fields.items()}}
 
 
-def _attention(position: str, key_value: str = "per_head", kernel_size: tuple[int, ...] = (5, 7, 7)) -> dict[str, Any]:
-    fields = {"position": position, "key_value": key_value, "kernel_size": kernel_size}
+def _attention(
+    position: str, key_value: str = "per_head", kernel_size: tuple[int, ...] = (5, 7, 7), softmax: bool = True
+) -> dict[str, Any]:
+    fields = {"position": position, "key_value": key_value, "kernel_size": kernel_size, "softmax": softmax}
     return {
         "model.transform": "self_attention",
         **{f"model.self_attention.{name}": value for name, value in fields.items()},
     }
 
 
-# The paper's comparison, on the same blocks of the same network.
+# The paper's comparison and the field's usual baselines, on the same blocks of the same network.
 TRANSFORMS: Study = {
     "1x3x3 convolution (TSN)": {"model.transform": "conv2d"},
     "temporal shift (TSM)": {"model.transform": "tsm"},
@@ -45,7 +52,7 @@ ATTENTION: Study = {
         ("relative", "multi-head", "per_head"),
         ("relative", "multi-query", "shared"),
     )
-}
+} | {"window, positions: relative, multi-head, no softmax": _attention("relative", softmax=False)}
 
 
 def _relation(
@@ -93,8 +100,49 @@ LAYERS: Study = {
     "4 layers": {**_rsa(), "model.positions": ((0, 1), (0, 1))},
 }
 
-# The supplement's, of a ResNet-50.
-LAYERS_RESNET50: Study = {
+# Convolutions, dynamic convolution, self-attention with and without softmax (σ) and positions, and RSA.
+TABLE_2: Study = {
+    "1x3x3 convolution (TSN)": {"model.transform": "conv2d"},
+    "(2+1)D convolution": {"model.transform": "conv2plus1d"},
+    "3x3x3 convolution": {"model.transform": "conv3d"},
+    **{
+        f"self-attention, {place}, positions: {position}, {'softmax' if softmax else 'no softmax'}": _attention(
+            position, kernel_size=kernel_size, softmax=softmax
+        )
+        for place, kernel_size in (("window", (5, 7, 7)), ("everywhere", ()))
+        for softmax in (False, True)
+        for position in ("none", "relative")
+    },
+    "dynamic convolution": _rsa("dynamic_conv", **_BASIC),
+    "RSA": _rsa(),
+}
+
+# Kernel and context of a single layer, in the first place of the supplement's table 2b.
+TABLE_4A: Study = {
+    name: {**changes, "model.positions": ((), (), (1,), ())} for name, changes in KERNEL_AND_CONTEXT.items()
+}
+
+# D of the decomposition of H and P, in all layers, and no decomposition.
+TABLE_4B: Study = {
+    **{f"D = {size}": _rsa(latent_dim=size) for size in (2, 4, 8, 16, 32)},
+    "D = C / L": _rsa(latent_dim=None),
+    "H not decomposed": _rsa(latent_dim=None, decomposed=False),
+}
+
+# The first stage has 8 channels a query: more groups would not fit it.
+TABLE_4C: Study = {
+    "dot product (G = 1)": _rsa(relation_groups=1),
+    "G = 2": _rsa(relation_groups=2),
+    "G = 4": _rsa(relation_groups=4),
+    "G = 8": _rsa(relation_groups=8),
+    "Hadamard product (G = C / L)": _rsa(relation_groups=None),
+}
+
+TABLE_4D: Study = {name: changes for name, changes in WINDOW.items() if name != "1 x 7 x 7"}
+
+SUPPLEMENT_2A: Study = {f"L = {queries}": _rsa(num_queries=queries, latent_dim=16) for queries in (1, 2, 4, 8, 16)}
+
+SUPPLEMENT_2B: Study = {
     "0 layers": {**_rsa(), "model.positions": ((), (), (), ())},
     "1 layer": {**_rsa(), "model.positions": ((), (), (1,), ())},
     "2 layers": {**_rsa(), "model.positions": ((), (), (1,), (1,))},
@@ -103,6 +151,14 @@ LAYERS_RESNET50: Study = {
 }
 
 STUDIES: dict[str, Study] = {
+    "table_2": TABLE_2,
+    "table_4a": TABLE_4A,
+    "table_4b": TABLE_4B,
+    "table_4c": TABLE_4C,
+    "table_4d": TABLE_4D,
+    "supplement_2a": SUPPLEMENT_2A,
+    "supplement_2b": SUPPLEMENT_2B,
+    "supplement_2c": NORMALIZATION,
     "transforms": TRANSFORMS,
     "self_attention": ATTENTION,
     "relation": RELATION,
@@ -112,5 +168,4 @@ STUDIES: dict[str, Study] = {
     "window": WINDOW,
     "normalization": NORMALIZATION,
     "layers": LAYERS,
-    "layers_resnet50": LAYERS_RESNET50,
 }

@@ -7,12 +7,12 @@ import jax
 import pytest
 from PIL import Image
 
-from configs import common, motion
+from configs import motion
 from rsa_jax.tools import ablate
 from rsa_jax.tools.studies import STUDIES
 from rsa_jax.training.checkpoints import WorkdirError, claim_workdir
 from rsa_jax.training.metrics import NonFiniteLossError
-from rsa_jax.training.run import Run
+from rsa_jax.training.run import Run, load_info, with_classes
 from tests.tiny import tiny_config
 
 # Of one network, which is compiled but once.
@@ -62,6 +62,7 @@ def test_a_study_goes_on_where_it_was(finished, short, monkeypatch):
     for name, outcome in zip(("a_b_seed_0", "logged_less_seed_0"), outcomes, strict=True):
         result = json.loads((folder / name / "eval.json").read_text())
         assert outcome.top1 == [pytest.approx(result["top1"])]
+        assert outcome.top5 == [pytest.approx(result["top5"])]
         assert result["step"] == 4
         assert [step for step, _ in outcome.curves[0]] == [4]
         assert outcome.curves[0][-1][1] == pytest.approx(result["top1"])
@@ -96,7 +97,7 @@ def test_a_run_that_cannot_end_is_said_in_the_table_and_done(tmp_path, short, mo
     monkeypatch.setattr(ablate, "train", fail)
     outcomes = ablate.study(short, VARIANTS, 2, tmp_path)
     assert [outcome.top1 for outcome in outcomes] == [[reason] * 2] * 2
-    assert f"|  |  | {reason}, {reason} |" in (tmp_path / "table.md").read_text()
+    assert f"|  |  |  |  | {reason}, {reason} |" in (tmp_path / "table.md").read_text()
     monkeypatch.setattr(ablate, "run", lambda trial: pytest.fail("this one is done"))
     assert ablate.study(short, VARIANTS, 2, tmp_path) == outcomes
 
@@ -130,24 +131,51 @@ def test_variants_that_do_not_fit_are_named_before_any_run(tmp_path, short):
 def test_results_of_some_seeds(tmp_path):
     outcomes = [
         ablate.Outcome(
-            "a", ablate.Cost(1.5, 0.25), [50.0, 54.0, "diverged", 58.0], [[(4, 50.0)], [(4, 54.0)], [], [(4, 58.0)]]
+            "a",
+            ablate.Cost(1.5, 0.25),
+            [50.0, 54.0, "diverged", 58.0],
+            [80.0, 81.0, 82.0],
+            [[(4, 50.0)], [(4, 54.0)], [], [(4, 58.0)]],
         ),
-        ablate.Outcome("b | c", ablate.Cost(1.0, 0.5), [10.0], [[(2, 9.0), (4, 10.0)]]),
+        ablate.Outcome("b | c", ablate.Cost(1.0, 0.5), [10.0], [50.0], [[(2, 9.0), (4, 10.0)]]),
     ]
     ablate.write_results(outcomes, tmp_path)
     table = (tmp_path / "table.md").read_text()
-    assert "| a | 1.500 | 0.2500 | 54.0 | 4.0 | 50.0, 54.0, diverged, 58.0 |" in table
+    assert "| a | 1.500 | 0.2500 | 54.0 | 4.0 | 81.0 | 1.0 | 50.0, 54.0, diverged, 58.0 |" in table
     assert r"| b \| c |" in table
     with (tmp_path / "table.csv").open() as file:
-        assert list(csv.reader(file))[2] == ["b | c", "1.000", "0.5000", "10.0", "", "10.0"]
+        assert list(csv.reader(file))[2] == ["b | c", "1.000", "0.5000", "10.0", "", "50.0", "", "10.0"]
     width, height = Image.open(tmp_path / "plot.png").size
     assert width > height > 100
 
 
-@pytest.mark.parametrize("name", STUDIES)
+def test_variants_are_chosen_by_name_and_pattern():
+    fields = {"self-attention, window": {}, "self-attention, everywhere": {}, "RSA": {}}
+    assert list(ablate.choose_variants(fields, [])) == list(fields)
+    assert list(ablate.choose_variants(fields, ["RSA", "*window"])) == ["self-attention, window", "RSA"]
+    with pytest.raises(ValueError, match=r"--variants: 'rsa' matches none of\n  self-attention, window"):
+        ablate.choose_variants(fields, ["RSA", "rsa"])
+
+
+def test_variants_start_from_weights_of_their_own(tmp_path, short):
+    short.init_from = str(tmp_path / "{transform}" / "{variant}_seed_0")
+    fields = {"3x3x3 convolution": {"model.transform": "conv3d"}, "TSN": {}, "own": {"init_from": "none"}}
+    variants = ablate.variants_of(with_classes(short, load_info(short.data)), fields)
+    places = [variant.config.init_from for variant in variants]
+    expected = [str(tmp_path / place) for place in ("conv3d/3x3x3_convolution_seed_0", "conv2d/tsn_seed_0")]
+    assert places == [*expected, "none"]
+    Path(expected[1]).mkdir(parents=True)
+    with pytest.raises(ValueError, match="weights that are not there:\n  3x3x3 convolution: .*conv3d/3x3.*_seed_0$"):
+        ablate.study(short, fields, 1, tmp_path / "out")
+    short.init_from = "required"
+    with pytest.raises(ValueError, match="init_from: this recipe repeats a published run"):
+        ablate.study(short, fields, 1, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", [name for name in STUDIES if not name.startswith(("table", "supplement"))])
 def test_every_variant_is_a_network_of_its_own(name):
     """Whatever transform the configuration has; another normalisation may cost the same."""
-    config = (common if name == "layers_resnet50" else motion).get_config()
+    config = motion.get_config()
     config.model.update(transform="tsm", num_classes=10)
     config.model.rsa.latent_dim = 8  # which some kernels do not have
     variants = ablate.variants_of(config, STUDIES[name])
