@@ -1,15 +1,20 @@
 """Converts weights of PyTorch into a workdir, a workdir into weights of PyTorch, or a file of weights into another.
 
-python -m rsa_jax.tools.convert WEIGHTS WORKDIR --config configs/ssv1.py [--config.data.num_frames=16 ...]
+python -m rsa_jax.tools.convert WEIGHTS WORKDIR --config configs/ssv1.py [--label_names FILE] [--config.x=y ...]
 python -m rsa_jax.tools.convert WORKDIR WEIGHTS [--checkpoint best|latest|STEP]
 python -m rsa_jax.tools.convert WEIGHTS WEIGHTS
 
 WEIGHTS is a file of the released code (.pth.tar, .pth, .pt), .safetensors or .npz. The network is told by its names
 and shapes; the configuration says the rest, above all the data set. main.py --mode eval evaluates the workdir.
+
+--label_names gives the classes of the workdir their names. FILE is a text file whose line i is the name of label i; a
+.json file {name: label}, as of Something-Something V2; or a .csv file of names, whose labels are those of their sorted
+order, as of Something-Something V1 and Jester.
 """
 
+import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +29,62 @@ from rsa_jax.weights import guess_model, load_torch, read_state_dict, to_torch, 
 from rsa_jax.weights.files import FORMATS
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "Of the workdir: best, latest or a step.")
+LABEL_NAMES = flags.DEFINE_string("label_names", None, "File of class names for the workdir: .txt, .json or .csv.")
 
 
-def convert_into_workdir(source: Path, workdir: Path, config: ConfigDict) -> dict[str, Any]:
+def read_label_names(path: Path) -> list[str]:
+    """Class names of a file, in the order of their labels; the module's docstring describes the formats.
+
+    Raises:
+        ValueError: the file is not there, cannot be read, names a class twice, or its labels are not 0, 1, 2 and so on.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        labels = json.loads(text) if path.suffix == ".json" else None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as class names: {error}") from error
+    if labels is None:
+        names = [line.strip() for line in text.splitlines() if line.strip()]
+        names = sorted(names) if path.suffix == ".csv" else names
+    elif isinstance(labels, dict) and sorted(map(str, labels.values())) == sorted(map(str, range(len(labels)))):
+        names = sorted(labels, key=lambda name: int(labels[name]))
+    else:
+        raise ValueError(f"{path}: expected an object of class names with the labels 0, 1, 2 and so on, each once")
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double:
+        raise ValueError(f"{path}: class names occur twice: {', '.join(double)}")
+    return names
+
+
+def convert_into_workdir(
+    source: Path, workdir: Path, config: ConfigDict, class_names: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Makes a workdir of a file of weights.
 
     Args:
         source: file of weights.
         workdir: to make.
         config: of the run it shall stand for; what the weights say of the network replaces its fields.
+        class_names: in the order of the network's classes; None if nobody knows.
 
     Returns:
         What the weights say: of `guess_model`.
 
     Raises:
-        ValueError: the file cannot be read, is not the network of the published code, or the workdir holds a run.
+        ValueError: the file cannot be read, is not the network of the published code, has another number of classes
+            than there are names, or the workdir holds a run.
     """
     state_dict = read_state_dict(source)
     guessed = guess_model(state_dict)
+    if class_names is not None and len(class_names) != guessed["num_classes"]:
+        raise ValueError(
+            f"label_names: expected {guessed['num_classes']} names, as {source} has classes, got {len(class_names)}"
+        )
     config = config.copy_and_resolve_references()
     config.model.update(guessed)
     model = blank_model(config.model)
     load_torch(model, state_dict)
-    save_model(model, config, workdir, source=str(source))
+    save_model(model, config, workdir, source=str(source), class_names=class_names)
     return guessed
 
 
@@ -64,7 +102,8 @@ def changed_fields(config: ConfigDict, fields: dict[str, Any], prefix: str = "")
 def _into_workdir(source: Path, workdir: Path) -> None:
     if CONFIG.value is None:
         raise ValueError("a workdir needs --config, a file of configs/: it says the data set and the frames of a clip")
-    guessed = convert_into_workdir(source, workdir, CONFIG.value)
+    names = read_label_names(Path(LABEL_NAMES.value).expanduser()) if LABEL_NAMES.value else None
+    guessed = convert_into_workdir(source, workdir, CONFIG.value, names)
     print(f"Found in {source}:\n  " + "\n  ".join(_said(guessed)))
     flag = flags.FLAGS["config"]
     fields = config_flags.get_override_values(flag) | changed_fields(CONFIG.value, {"model": guessed})
@@ -98,6 +137,8 @@ def main(argv: list[str]) -> None:
         raise app.UsageError("expected SOURCE and TARGET: files of weights (" + ", ".join(FORMATS) + ") or a workdir")
     setup_logging()
     source, target = (Path(argument).expanduser() for argument in argv[1:])
+    if LABEL_NAMES.value and (source.is_dir() or target.suffix in FORMATS):
+        raise app.UsageError("--label_names is for a workdir that is made of weights")
     try:
         if source.is_dir():
             _out_of_workdir(source, target)

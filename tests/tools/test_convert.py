@@ -9,8 +9,9 @@ import sys
 import numpy as np
 import pytest
 
+from rsa_jax.data.datasets import motion
 from rsa_jax.tools import convert
-from rsa_jax.training.checkpoints import Checkpoints, WorkdirError
+from rsa_jax.training.checkpoints import Checkpoints, WorkdirError, learn_class_names, read_dataset
 from rsa_jax.training.evaluation import Views
 from rsa_jax.training.models import blank_model, load_model
 from rsa_jax.training.run import make_run
@@ -48,7 +49,13 @@ def test_two_commands_evaluate_released_weights(released, tmp_path, data_dir):
     assert "RSA in blocks ((1,),): num_queries 4, kernel_size (3, 5, 5), latent_dim channels per query" in said
     python, *command = shlex.split(said.splitlines()[-1])
     assert python == "python"
+    assert read_dataset(workdir)["class_names"] is None
     run(*command, data_dir=data_dir)
+    # From the data set, and for good.
+    assert read_dataset(workdir)["class_names"] == list(motion.CLASS_NAMES)
+    assert read_dataset(workdir)["provenance"] == {"weights": str(path)}
+    learn_class_names(workdir, [f"other {i}" for i in range(10)], 10)
+    assert read_dataset(workdir)["class_names"] == list(motion.CLASS_NAMES)
     result = json.loads((workdir / "eval.json").read_text())
     expected_run = make_run(config)
     params, batch_stats = split_model(model)
@@ -63,6 +70,48 @@ def test_two_commands_evaluate_released_weights(released, tmp_path, data_dir):
     for name, array in to_torch(model).items():
         np.testing.assert_array_equal(back[name], array)
     np.testing.assert_array_equal(to_torch(load_model(workdir))["new_fc.bias"], back["new_fc.bias"])
+
+
+SORTED = ["Bending", "Dropping", "Zooming"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("labels.txt", "\ufeffZooming\r\nBending\n\nDropping\n", ["Zooming", "Bending", "Dropping"]),
+        ("labels.json", '{"Bending": "0", "Zooming": "2", "Dropping": "1"}', SORTED),
+        ("something-something-v1-labels.csv", "Zooming\nBending\nDropping\n", SORTED),
+    ],
+)
+def test_label_names_in_the_order_of_the_labels(tmp_path, name, text, expected):
+    (tmp_path / name).write_text(text)
+    assert convert.read_label_names(tmp_path / name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("labels.txt", "a\nb\na\n", "labels.txt: class names occur twice: a"),
+        ("labels.json", '{"a": 0, "b": 2}', "labels.json: expected an object .* labels 0, 1, 2"),
+        ("labels.json", '["a"]', "labels.json: expected an object"),
+        ("labels.json", "{", "labels.json: cannot be read as class names"),
+        ("labels.txt", None, "labels.txt: cannot be read as class names"),
+    ],
+)
+def test_bad_label_names_are_named(tmp_path, name, text, message):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        convert.read_label_names(tmp_path / name)
+
+
+def test_names_are_kept_and_have_to_be_as_many_as_classes(released, tmp_path):
+    path, config, _ = released
+    with pytest.raises(ValueError, match="label_names: expected 10 names, as .*released.* got 3"):
+        convert.convert_into_workdir(path, tmp_path / "workdir", config, SORTED)
+    names = [f"name {i}" for i in range(10)]
+    convert.convert_into_workdir(path, tmp_path / "workdir", config, names)
+    assert read_dataset(tmp_path / "workdir")["class_names"] == names
 
 
 def test_a_workdir_that_holds_a_run_is_left_alone(released, tmp_path):
