@@ -155,13 +155,20 @@ def test_the_picture_of_predictions(undisturbed, tmp_path):
     assert width > height > 100
 
 
-def test_the_picture_of_kernels(undisturbed, tmp_path, capsys):
+def test_the_picture_of_kernels(undisturbed, config, tmp_path, capsys):
+    from rsa_jax.training.models import blank_model, save_model
+
     flags = ["--workdir", str(undisturbed), "--out", str(tmp_path / "kernels.png"), "--index"]
     visualize.main([*flags, "3"])
     assert "Kernels of stages.0.0.conv2 for validation_00003" in capsys.readouterr().out
     assert min(Image.open(tmp_path / "kernels.png").size) > 300
     with pytest.raises(SystemExit, match="'validation' of 'motion/tiny' holds clips 0 to 31, not 32"):
         visualize.main([*flags, "32"])
+    config.model.num_classes, config.model.transform = 3, "self_attention"
+    config.model.self_attention.num_heads, config.model.self_attention.kernel_size = 2, (3, 3, 3)
+    save_model(blank_model(config.model), config, tmp_path / "attention", source="a test")
+    visualize.main(["--workdir", str(undisturbed), "--workdir", str(tmp_path / "attention"), *flags[2:], "3"])
+    assert "stages.0.0.conv2 in attention for validation_00003" in capsys.readouterr().out
 
 
 def test_two_steps_and_two_are_four(tmp_path, config, monkeypatch):

@@ -1,5 +1,6 @@
-"""The paper's figure: a clip, a query in it, and the kernels that a layer makes for the query."""
+"""The paper's figure: a clip, a query in it, and the kernels that layers compute for the query."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,13 +15,15 @@ from matplotlib.patches import Rectangle
 
 from rsa_jax.tools.pictures import plt
 
-# In inches: widths of the captions of rows, of all that stands beside them, and of the colour bar; a line; spaces.
-NAMES, WIDTH, BAR, LINE, GAP = 0.95, 9.6, 0.75, 0.22, 0.08
-LARGEST_FRAME, LARGEST_SLICE, SMALLEST_ROW = 1.2, 0.45, 0.44
-# The most queries that are drawn.
+# In inches: widths of the captions on the left, of frames and kernels, and of the colour bars; a line; spaces.
+NAMES, WIDTH, BAR, LINE, GAP = 1.2, 9.6, 0.85, 0.14, 0.08
+LARGEST_FRAME, LARGEST_SLICE, SMALLEST_ROW = 1.2, 0.45, 3 * LINE
+# The smallest distance of two queries: their captions need it.
+QUERY_PITCH = 0.55
+# Maximum number of queries drawn.
 QUERIES = 6
-# The most letters of a title.
-LETTERS = 165
+# Font size in points, and the width of its monospace letters in inches: 10 pixels in pictures of 150 dpi.
+FONT_SIZE, LETTER = 7.5, 0.067
 COLOURS = "RdBu_r"
 
 
@@ -31,8 +34,9 @@ class Panel(NamedTuple):
         frames: what the network sees.
         map_size: frames, height and width of the layer's input.
         position: of the query in it.
-        kernel_size: of the window around the query; None: the whole map.
+        kernel_size: of the window around the query; None: the whole feature map.
         kernels: of each query, by name; as large as the window.
+        network: name of the network; empty where a figure has only one.
     """
 
     frames: UInt8[np.ndarray, "T S S 3"]
@@ -40,75 +44,127 @@ class Panel(NamedTuple):
     position: tuple[int, int, int]
     kernel_size: tuple[int, int, int] | None
     kernels: dict[str, Float[np.ndarray, "L t h w"]]
+    network: str = ""
 
     @property
     def window(self) -> tuple[tuple[int, int], ...]:
-        """First and last position, along each axis; it may reach out of the map."""
+        """First and last position along each axis; both may lie outside the feature map."""
         if self.kernel_size is None:
             return tuple((0, size - 1) for size in self.map_size)
         return tuple((p - size // 2, p + size // 2) for p, size in zip(self.position, self.kernel_size, strict=True))
 
     def inside(self) -> Bool[np.ndarray, "t h w"]:
-        """Which positions of the window lie in the map."""
+        """Mask of the window's positions that lie in the feature map."""
         axes = [np.arange(first, last + 1) for first, last in self.window]
         frames, rows, columns = ((axis >= 0) & (axis < n) for axis, n in zip(axes, self.map_size, strict=True))
         return frames[:, None, None] & rows[:, None] & columns
 
     def largest(self, name: str) -> float:
-        """Absolute value of a kernel in the clip, of the queries that are drawn."""
+        """Largest absolute value of a kernel in the clip, over the drawn queries."""
         return float(np.abs(self.kernels[name][:QUERIES] * self.inside()).max())
 
 
-def draw_kernels(titles: Sequence[str], panels: Sequence[Panel], out: Path) -> None:
-    """Draws panels below each other, all kernels in the colours of one scale around 0.
+class _Layout(NamedTuple):
+    """Sizes, in inches, of the rows of one network's kernels.
+
+    Attributes:
+        queries: how many are drawn.
+        group: width of a query's slices.
+        height: of a slice.
+        header: lines above the rows, with the network's name.
+        rows: number of rows.
+    """
+
+    queries: int
+    group: float
+    height: float
+    header: list[str]
+    rows: int
+
+    @property
+    def row(self) -> float:
+        """Height of a row and the space below it."""
+        return max(self.height, SMALLEST_ROW) + GAP
+
+    @property
+    def total(self) -> float:
+        """Height of the header, all rows and the space below them."""
+        return LINE * len(self.header) + 1.5 * GAP + self.rows * self.row
+
+    def left(self, query: int) -> float:
+        """Left edge of a query's slices."""
+        return NAMES + query * max(self.group + GAP, QUERY_PITCH)
+
+
+def _layout(panel: Panel) -> _Layout:
+    queries, slices, rows, columns = next(iter(panel.kernels.values()))[:QUERIES].shape
+    width = min(LARGEST_SLICE * min(1, columns / rows), (WIDTH / queries - GAP) / slices)
+    header = _wrap(panel.network, NAMES - 2 * GAP) or [""]
+    return _Layout(queries, width * slices, width * rows / columns, header, len(panel.kernels))
+
+
+def draw_kernels(
+    titles: Sequence[str], panels: Sequence[Panel], out: Path, further: Sequence[Sequence[Panel]] = ()
+) -> None:
+    """Draws panels below each other, each row of kernels on a colour scale of its own.
 
     A panel has a row of frames, in which the query is red and its window yellow, and a row for each kind of kernel:
-    the slices over time of each query's. What lies outside of the clip, where there is nothing to see, is pale. Below
-    a kernel's name is its largest absolute value, and from the second panel on its similarity to that of the first,
-    at the places of the window that lie in the clip in both. What the clip does not reach counts in neither.
+    the temporal slices of each query's kernel. What lies outside the clip is pale. All panels use the same scale for
+    the same row; the colour bar at its right shows the limits. Below a kernel's name is its largest absolute value,
+    and from the second panel on its cosine similarity to the first panel's kernel, at the positions of the window
+    that lie in the clip in both. What lies outside the clip counts in neither.
 
     Args:
-        titles: of the panels.
+        titles: of the panels; lines are separated by newlines, and longer ones are folded.
         panels: with kernels of the same names and shapes.
-        out: picture to write; the extension says the format.
+        out: picture to write; the extension determines the format.
+        further: panels of further networks for the same clips. Their kernels are drawn below the same frames.
     """
-    queries, slices, rows, columns = next(iter(panels[0].kernels.values()))[:QUERIES].shape
-    frame = min(LARGEST_FRAME, WIDTH / len(panels[0].frames) - GAP)
-    group = min(LARGEST_SLICE * slices, WIDTH / queries - GAP)
-    height = group / slices * rows / columns
-    row = max(height + GAP, SMALLEST_ROW)
-    panel_height = 3 * LINE + frame + len(panels[0].kernels) * row
-    figure = plt.figure(figsize=(NAMES + WIDTH + BAR, GAP + panel_height * len(panels)))
-    scale = max(panel.largest(name) for panel in panels for name in panel.kernels) or 1.0
+    networks = [panels, *further]
+    layouts = [_layout(network[0]) for network in networks]
+    width = NAMES + WIDTH + BAR
+    lines = [[part for line in title.split("\n") for part in _wrap(line, width - 2 * GAP)] for title in titles]
+    side = min(LARGEST_FRAME, WIDTH / len(panels[0].frames) - GAP)
+    below = side + 3 * GAP + sum(layout.total for layout in layouts)
+    heights = [LINE * len(title) + below for title in lines]
+    figure = plt.figure(figsize=(width, GAP + sum(heights)))
     top = GAP
-    for title, panel in zip(titles, panels, strict=True):
-        _write(figure, GAP, top, title[:LETTERS], weight="bold")
-        _draw_frames(figure, panel, top + LINE, frame)
-        top += LINE + frame + GAP
-        for query in range(queries):
-            _write(figure, NAMES + query * (group + GAP), top, f"query {query}", color="0.35")
-        top += LINE
-        for name, kernels in panel.kernels.items():
-            _write(figure, GAP, top, _caption(name, panel, panels[0]))
-            for query in range(queries):
-                axes = _axes(figure, NAMES + query * (group + GAP), top, group, height)
-                _draw_slices(axes, kernels[query], panel.inside(), scale)
-            top += row
-        top += LINE - GAP
-    colours = ScalarMappable(Normalize(-scale, scale), COLOURS)
-    bar = figure.colorbar(colours, _axes(figure, NAMES + WIDTH + GAP, GAP + LINE, 0.12, panel_height - 2 * LINE))
-    bar.ax.tick_params(labelsize=7)
+    for number, (title, height) in enumerate(zip(lines, heights, strict=True)):
+        _write(figure, GAP, top, title, weight="bold")
+        frames_top = top + LINE * len(title) + GAP / 2
+        _draw_frames(figure, panels[number], frames_top, side)
+        rows_top = frames_top + side + GAP
+        for network, layout in zip(networks, layouts, strict=True):
+            _draw_rows(figure, layout, network, number, rows_top)
+            rows_top += layout.total
+        top += height
     figure.savefig(out, dpi=150)
     plt.close(figure)
 
 
-def _caption(name: str, panel: Panel, first: Panel) -> str:
-    caption = f"{name}\nmax |κ| {panel.largest(name):.2g}"
-    return caption if panel is first else f"{caption}\ncosine {similarity(name, panel, first):.2f}"
+def _draw_rows(figure: Figure, layout: _Layout, panels: Sequence[Panel], number: int, top: float) -> None:
+    """Draws the kernels of one network for one of its panels."""
+    _write(figure, GAP, top, layout.header, weight="bold")
+    for query in range(layout.queries):
+        _write(figure, layout.left(query), top, [f"query {query}"], color="0.35")
+    panel, top = panels[number], top + LINE * len(layout.header) + GAP / 2
+    for name, kernels in panel.kernels.items():
+        scale = max(other.largest(name) for other in panels) or 1.0
+        _write(figure, GAP, top, _caption(name, panel, panels[0]))
+        for query in range(layout.queries):
+            axes = _axes(figure, layout.left(query), top, layout.group, layout.height)
+            _draw_slices(axes, kernels[query], panel.inside(), scale)
+        _draw_scale(figure, top, layout.row - GAP, scale)
+        top += layout.row
+
+
+def _caption(name: str, panel: Panel, first: Panel) -> list[str]:
+    caption = [name, f"max |κ| {panel.largest(name):.2g}"]
+    return caption if panel is first else [*caption, f"cosine {similarity(name, panel, first):.2f}"]
 
 
 def similarity(name: str, a: Panel, b: Panel) -> float:
-    """Cosine of the angle between the kernels of all queries, where the window lies in both clips; 0 if one is 0."""
+    """Cosine similarity of the kernels of all queries, where the window lies in both clips; 0 if one kernel is 0."""
     both = a.inside() & b.inside()
     kernel, other = a.kernels[name] * both, b.kernels[name] * both
     norms = np.linalg.norm(kernel) * np.linalg.norm(other)
@@ -129,7 +185,7 @@ def _draw_frames(figure: Figure, panel: Panel, top: float, side: float) -> None:
 
 
 def _outline(axes: Axes, map_size: Sequence[int], cells: Sequence[tuple[int, int]], colour: str) -> None:
-    """Draws a line around some rows and columns of the map, from first to last, as far as they are in it."""
+    """Draws a line around rows and columns of the feature map, from first to last, clipped to the map."""
     rows, columns = (
         (max(first, 0), min(last + 1, size)) for (first, last), size in zip(cells, map_size[1:], strict=True)
     )
@@ -140,7 +196,7 @@ def _outline(axes: Axes, map_size: Sequence[int], cells: Sequence[tuple[int, int
 def _draw_slices(
     axes: Axes, kernel: Float[np.ndarray, "t h w"], inside: Bool[np.ndarray, "t h w"], scale: float
 ) -> None:
-    """Side by side, with lines between."""
+    """Draws the slices side by side, with lines between them."""
     flat, alpha = np.concatenate(list(kernel), axis=1), np.concatenate(list(np.where(inside, 1, 0.25)), axis=1)
     axes.imshow(flat, cmap=COLOURS, vmin=-scale, vmax=scale, alpha=alpha, aspect="auto")
     axes.set(xticks=[], yticks=[])
@@ -149,12 +205,30 @@ def _draw_slices(
         axes.axvline(number * kernel.shape[2] - 0.5, color="0.35", linewidth=0.6)
 
 
+def _draw_scale(figure: Figure, top: float, height: float, scale: float) -> None:
+    """Draws a row's colour bar on the right, with its limits beside its ends."""
+    left, width = NAMES + WIDTH, 0.12
+    bar = figure.colorbar(ScalarMappable(Normalize(-scale, scale), COLOURS), _axes(figure, left, top, width, height))
+    bar.set_ticks([])
+    bar.outline.set(color="0.35", linewidth=0.6)
+    for sign, place in (("+", top), ("-", top + height - LINE)):
+        _write(figure, left + width + GAP / 2, place, [f"{sign}{scale:.2g}"])
+
+
 def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Axes at a place in inches, counted from the upper left."""
+    """Adds axes at a place in inches, counted from the upper left."""
     whole = figure.get_size_inches()
     return figure.add_axes((left / whole[0], 1 - (top + height) / whole[1], width / whole[0], height / whole[1]))
 
 
-def _write(figure: Figure, left: float, top: float, text: str, **style: str) -> None:
+def _wrap(text: str, width: float) -> list[str]:
+    """Lines of `_write` that are at most `width` inches wide."""
+    return textwrap.wrap(text, int(width / LETTER))
+
+
+def _write(figure: Figure, left: float, top: float, lines: Sequence[str], **style: str) -> None:
+    """Writes lines in letters of one width."""
     width, height = figure.get_size_inches()
-    figure.text(left / width, 1 - top / height, text, {"fontsize": 7.5, "va": "top"} | style, parse_math=False)
+    font = {"fontsize": FONT_SIZE, "family": "monospace", "va": "top"} | style
+    for number, line in enumerate(lines):
+        figure.text(left / width, 1 - (top + number * LINE) / height, line, font, parse_math=False)

@@ -1,18 +1,23 @@
-"""Draws the kernels that a layer makes for a query: in a clip, and in the same clip played backwards.
+"""Draws the kernels that layers compute for a query: in a clip, and in the same clip played backwards.
 
-python -m rsa_jax.tools.visualize --workdir DIR (--video FILE | --index N) --out picture.png
+python -m rsa_jax.tools.visualize (VIDEO | --index N) --workdir DIR [--workdir DIR ...] --out picture.png
     [--layer NAME|NUMBER] [--position FRAME,ROW,COLUMN] [--checkpoint best]
 
-The query is red and its window yellow. Below are, for some of the queries of that position, the slices over time of
-the basic kernel, of the relational one and of their sum (of self-attention, its weights), all in the colours of one
-scale. Below a kernel's name is the largest absolute value that is drawn, and played backwards its similarity, cosine
-over all queries, to the kernel of the clip as it is, place by place of the window.
+The query is red and its window yellow. The rows below show, for some of the queries at that position, the temporal
+slices of the basic kernel, of the relational kernel and of their sum; for self-attention, those of its weights. Each
+row has a colour scale of its own, for both playing directions; the colour bar at its right shows the limits. Below a
+kernel's name is the largest absolute value drawn. Played backwards, its cosine similarity to the kernel of the
+original clip follows, over all queries and position by position of the window.
+
+Several workdirs compare their networks on the same clip and the same query. The frames show the query and the window
+of the first network. Where another network's feature map has another size, its query is the corresponding one.
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +26,7 @@ from flax import nnx
 from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 
+from rsa_jax.compiler import with_precision
 from rsa_jax.data.augment import square_crop, to_pixels
 from rsa_jax.data.segments import Reading, read_video, stored_as
 from rsa_jax.files import printable
@@ -37,26 +43,29 @@ from rsa_jax.transforms.windows import check_position
 
 Position = tuple[int, int, int]
 
+# Fields of `config.data` that networks in one picture must agree in: they determine what a network sees of a clip.
+SHARED_FIELDS = ("num_frames", "image_size", "eval_crop")
+
 
 @runtime_checkable
 class HasKernels(Protocol):
     """A layer whose kernels can be drawn.
 
     Attributes:
-        kernel_size: its window in frames, height, width; None: the whole map.
+        kernel_size: its window in frames, height, width; None: the whole feature map.
     """
 
     kernel_size: tuple[int, int, int] | None
 
     def kernels(self, x: Float[Array, "B T H W C"], position: Position) -> dict[str, Float[Array, "B L t h w"]]:
-        """The kernels of the queries of a position, by name. What is applied is their sum."""
+        """Kernels of the queries at a position, by name. The layer applies their sum."""
 
 
 def choose_layer(model: TSNResNet, wanted: str | None) -> tuple[LayerPath, HasKernels]:
-    """A layer by name or number, and its path; of None, the middle one of those that make kernels.
+    """Path and layer by name or number; for None, the middle one of the layers with kernels.
 
     Raises:
-        ValueError: there is no such layer.
+        ValueError: If there is no such layer.
     """
     layers = [(path, layer) for path, layer in nnx.iter_modules(model) if isinstance(layer, HasKernels)]
     if not layers:
@@ -73,7 +82,7 @@ def choose_layer(model: TSNResNet, wanted: str | None) -> tuple[LayerPath, HasKe
 def clip_and_reverse(
     model: TSNResNet, path: LayerPath, clip: Float[Array, "T S S 3"]
 ) -> tuple[Float[Array, "2 K"], Float[Array, "2 T H W C"], Float[Array, "2 T H W C"]]:
-    """Logits of a clip and of its reverse, and what goes into and comes out of a layer for both."""
+    """Logits of a clip and of its reverse, and a layer's input and output for both."""
     graph, state = nnx.split(model)
 
     @jax.jit
@@ -88,22 +97,34 @@ def clip_and_reverse(
 
 
 def strongest(output: Float[Array, "T H W C"]) -> Position:
-    """Where the layer's output is largest in norm."""
+    """Position where the layer's output is largest in norm."""
     norms = np.linalg.norm(np.asarray(output, np.float32), axis=-1)
     frame, row, column = np.unravel_index(norms.argmax(), norms.shape)
     return int(frame), int(row), int(column)
 
 
+def corresponding(position: Position, map_size: Sequence[int], other_size: Sequence[int]) -> Position:
+    """Position in a feature map of another size that holds the centre of a position's cell."""
+    sizes = zip(position, map_size, other_size, strict=True)
+    frame, row, column = ((2 * place + 1) * other // (2 * size) for place, size, other in sizes)
+    return frame, row, column
+
+
 def all_kernels(layer: HasKernels, x: Float[Array, "T H W C"], position: Position) -> dict[str, np.ndarray]:
-    """The kernels of a position, `L t h w`, and if there are several, "total", their sum."""
+    """Kernels of a position, `L t h w`; if there are several, their sum is "total"."""
     kernels = {name: np.asarray(kernel[0], np.float32) for name, kernel in layer.kernels(x[None], position).items()}
     return kernels | ({"total": np.sum(list(kernels.values()), axis=0)} if len(kernels) > 1 else {})
 
 
 def make_panels(
-    model: TSNResNet, path: LayerPath, layer: HasKernels, clip: Float[Array, "T S S 3"], position: Position | None
+    model: TSNResNet,
+    path: LayerPath,
+    layer: HasKernels,
+    clip: Float[Array, "T S S 3"],
+    position: Position | None,
+    map_size: tuple[int, int, int] | None = None,
 ) -> tuple[list[Panel], Float[np.ndarray, "2 K"]]:
-    """What to draw of a clip, and of the same clip and query played backwards.
+    """Panels of a clip, and of the same clip and query played backwards.
 
     Args:
         model: in evaluation mode.
@@ -111,17 +132,20 @@ def make_panels(
         layer: itself.
         clip: normalised.
         position: of the query in the clip as it is; None: where the layer's output is largest.
+        map_size: of the feature map in which `position` counts; None: the layer's.
 
     Returns:
-        A panel each, and the probabilities of all classes.
+        The two panels, and the probabilities of all classes.
 
     Raises:
-        ValueError: the position is not in the layer's map.
+        ValueError: If the position lies outside the feature map.
     """
     logits, inputs, outputs = clip_and_reverse(model, path, clip)
-    frames, height, width = inputs.shape[1:4]
+    frames, height, width = size = inputs.shape[1:4]
+    counted_in = map_size or size
     forward = strongest(outputs[0]) if position is None else position
-    check_position(forward, (frames, height, width))
+    check_position(forward, counted_in)
+    forward = corresponding(forward, counted_in, size)
     backward = (frames - 1 - forward[0], *forward[1:])
     seen = to_pixels(clip)
     panels = [
@@ -131,18 +155,46 @@ def make_panels(
     return panels, np.asarray(jax.nn.softmax(logits))
 
 
+def short_names(workdirs: Sequence[Path]) -> list[str]:
+    """Last component of each path; of paths that share it, the shortest suffix that only one of them has."""
+    paths = [Path(os.path.abspath(workdir)).parts for workdir in workdirs]
+
+    def name(parts: tuple[str, ...]) -> str:
+        suffixes = (parts[-length:] for length in range(1, len(parts) + 1))
+        unique = (suffix for suffix in suffixes if sum(other[-len(suffix) :] == suffix for other in paths) == 1)
+        return printable(Path(*next(unique, parts)))
+
+    return [name(parts) for parts in paths]
+
+
+def check_same_clips(workdirs: Sequence[Path], configs: Sequence[ConfigDict]) -> None:
+    """Checks that all networks see the same of a clip.
+
+    Raises:
+        ValueError: If the configurations differ in one of `SHARED_FIELDS`.
+    """
+    for workdir, config in zip(workdirs[1:], configs[1:], strict=True):
+        for field in SHARED_FIELDS:
+            expected, found = configs[0].data[field], config.data[field]
+            if found != expected:
+                raise ValueError(
+                    f"data.{field} is {expected} in {workdirs[0]} but {found} in {workdir}; "
+                    "networks in one picture must see the same clip"
+                )
+
+
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "rsa_jax.tools.visualize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--workdir", type=Path, required=True, help="of a run")
+    add("--workdir", type=Path, required=True, action="append", help="of a run; repeat it to compare networks")
     add("--out", type=Path, required=True, help="picture to write; the extension says the format")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--video", type=Path, help="file or folder of frames")
-    source.add_argument("--index", type=int, help="of a clip in the evaluation split")
-    add("--layer", help="name or number, from 0, of a layer that makes kernels (the middle one)")
-    add("--position", type=_position, help="of the query in the layer's map: FRAME,ROW,COLUMN (strongest response)")
+    source.add_argument("video", nargs="?", metavar="VIDEO", type=Path, help="file or folder of frames")
+    source.add_argument("--index", type=int, help="of a clip in the evaluation split of the first workdir")
+    add("--layer", help="name or number, from 0, of a layer with kernels (the middle one of each network)")
+    add("--position", type=_position, help="FRAME,ROW,COLUMN of the query in the layer's feature map (largest output)")
     add("--checkpoint", default="best", help="best, latest or a step (%(default)s)")
     add("--data_dir", help="where the prepared data set lies now, if it has moved")
     return parser.parse_args(argv)
@@ -158,9 +210,9 @@ def _position(text: str) -> Position:
 def _read_clip(
     args: argparse.Namespace, config: ConfigDict, dataset: dict[str, Any]
 ) -> tuple[str, UInt8[np.ndarray, "T H W 3"]]:
-    """Name and frames, as stored, of the clip that the arguments mean."""
-    if args.video:
-        reading = Reading(config.data.num_frames, **stored_as(dataset))
+    """Name of the requested clip, and its frames as stored."""
+    if args.video is not None:
+        reading = Reading(config.data.num_frames, config.data.sampling, **stored_as(dataset))
         return printable(Path(args.video.name)), read_video(args.video, reading).segments[0].frames()
     from rsa_jax.data import pipeline  # imports TensorFlow, which a video does not need
 
@@ -168,31 +220,76 @@ def _read_clip(
     return batch["id"][0].decode(), batch["frames"][0]
 
 
+class _Seen(NamedTuple):
+    """Result of one network for a clip and its reverse.
+
+    Attributes:
+        layer: name of the layer.
+        predictions: class and probability, as text.
+        panels: with the layer's kernels.
+    """
+
+    layer: str
+    predictions: list[str]
+    panels: list[Panel]
+
+    def titles(self, clip: str) -> list[str]:
+        """A line of title for each panel."""
+        by = f", {self.panels[0].network}" if self.panels[0].network else ""
+        return [
+            f"{clip}{backwards}{by}: {prediction}     query: frame {panel.position[0]}, row {panel.position[1]}, "
+            f"column {panel.position[2]} of {self.layer}"
+            for backwards, prediction, panel in zip(
+                ("", " played backwards"), self.predictions, self.panels, strict=True
+            )
+        ]
+
+
+def _see(
+    args: argparse.Namespace, workdir: Path, network: str, clip: Float[Array, "T S S 3"], first: Panel | None
+) -> _Seen:
+    """Runs the network of a workdir; its query is that of the first network's panel, if there is one."""
+    model = load_model(workdir, args.checkpoint)
+    query = (first.position, first.map_size) if first else (args.position, None)
+    try:
+        path, layer = choose_layer(model, args.layer)
+        panels, probabilities = make_panels(model, path, layer, clip, *query)
+    except ValueError as error:
+        raise ValueError(f"{workdir}: {error}") from error
+    names = all_class_names(read_dataset(workdir)["class_names"], probabilities.shape[1])
+    predictions = [f"{names[row.argmax()]} {row.max():.1%}" for row in probabilities]
+    return _Seen(layer_name(path), predictions, [panel._replace(network=network) for panel in panels])
+
+
 def draw_clip(args: argparse.Namespace) -> str:
-    """Draws what the arguments say, and says what that is.
+    """Draws the requested picture.
+
+    Returns:
+        A description of the picture.
 
     Raises:
-        ValueError: the workdir, the layer or the position is not there, or the video cannot be decoded.
-        PreparationError: the data set is not there, or damaged.
+        ValueError: If a workdir, the layer or the position does not exist, the workdirs' networks see different clips,
+            or the video cannot be decoded.
+        PreparationError: If the data set is missing or damaged.
     """
-    config, dataset = read_config(args.workdir), read_dataset(args.workdir)
+    configs = [read_config(workdir) for workdir in args.workdir]
+    check_same_clips(args.workdir, configs)
+    config = configs[0]
     if args.data_dir:
         config.data.data_dir = args.data_dir
-    name, frames = _read_clip(args, config, dataset)
-    model = load_model(args.workdir, args.checkpoint)
-    path, layer = choose_layer(model, args.layer)
+    name, frames = _read_clip(args, config, read_dataset(args.workdir[0]))
     size = {"image_size": config.data.image_size, "eval_crop": config.data.eval_crop}
     clip = square_crop(jnp.asarray(frames[None]), 1, **size)[0]
-    panels, probabilities = make_panels(model, path, layer, clip, args.position)
-    class_names = all_class_names(dataset["class_names"], config.model.num_classes)
-    short = name if len(name) <= 60 else f"{name[:57]}..."
-    titles = [
-        f"{short}{backwards}: {class_names[shares.argmax()]} {shares.max():.1%}     query: frame {panel.position[0]}, "
-        f"row {panel.position[1]}, column {panel.position[2]} of {layer_name(path)}"
-        for backwards, shares, panel in zip(("", " played backwards"), probabilities, panels, strict=True)
-    ]
-    draw_kernels(titles, panels, args.out)
-    return f"Kernels of {layer_name(path)} for {name}"
+    networks = short_names(args.workdir) if len(args.workdir) > 1 else [""]
+    seen: list[_Seen] = []
+    for workdir, network, its_config in zip(args.workdir, networks, configs, strict=True):
+        see = with_precision(_see, its_config.matmul_precision)
+        seen.append(see(args, workdir, network, clip, seen[0].panels[0] if seen else None))
+    titles = ["\n".join(lines) for lines in zip(*(one.titles(name) for one in seen), strict=True)]
+    first, *further = (one.panels for one in seen)
+    draw_kernels(titles, first, args.out, further)
+    layers = (one.layer + (f" in {network}" if network else "") for one, network in zip(seen, networks, strict=True))
+    return f"Kernels of {', '.join(layers)} for {name}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
