@@ -172,14 +172,22 @@ def test_the_picture_of_kernels(undisturbed, config, tmp_path, capsys):
 
 
 def test_two_steps_and_two_are_four(tmp_path, config, monkeypatch):
-    """Parameters, statistics, optimizer, order of clips and random numbers, bit for bit."""
-    config.batch_size, config.epochs = 32, 2
+    """Parameters, statistics, optimizer, order of clips and random numbers, bit for bit.
+
+    Interrupted in the first epoch, and at its end: the second begins with a restart step.
+    """
+    config.batch_size, config.epochs, config.optimizer.restart_step = 32, 2, True
     train(config, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.StopSignal, "requested", lambda self, step: step == 1)
-        train(config, tmp_path / "halves")
-    assert list(lines(tmp_path / "halves")) == [1]
+    for stop in (1, 2):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop.StopSignal, "requested", lambda self, step, stop=stop: step == stop)
+            train(config, tmp_path / "halves")
+        assert list(lines(tmp_path / "halves")) == list(range(1, stop + 1))
     train(config, tmp_path / "halves")
+    records = [json.loads(line) for line in (tmp_path / "halves" / "metrics.jsonl").read_text().splitlines()]
+    restarts = {record["step"]: record["restart_norm"] for record in records if "restart_norm" in record}
+    assert list(restarts) == [3]
+    assert restarts[3] > 0
     assert [line["loss"] for line in lines(tmp_path / "halves").values()] == [
         line["loss"] for line in lines(tmp_path / "whole").values()
     ]
