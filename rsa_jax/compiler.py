@@ -42,7 +42,7 @@ PRECISIONS = {
 
 
 def with_precision(function: Callable[..., Any], precision: str) -> Callable[..., Any]:
-    """Returns the function, to be traced with this precision of its float32 matrix products and convolutions.
+    """The function, traced with this precision of its float32 matrix products and convolutions.
 
     Args:
         function: to trace, such as a training step before `jax.jit`.

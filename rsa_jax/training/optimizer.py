@@ -62,7 +62,7 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
 
 
 def compare_rate(config: ConfigDict, batch_size: int) -> str:
-    """Returns how the learning rate for a clip compares with the recipe's, in words.
+    """Comparison of the learning rate per clip with the recipe's, as a sentence for the log.
 
     Args:
         config: `optimizer` of the configuration.
@@ -83,7 +83,7 @@ def compare_rate(config: ConfigDict, batch_size: int) -> str:
 def make_restart(
     config: ConfigDict,
 ) -> Callable[[optax.Params, optax.OptState], tuple[optax.Params, optax.OptState, Float[Array, ""]]]:
-    """Returns the step without a gradient with which the published code begins every epoch but the first.
+    """The step without a gradient with which the published code begins every epoch but the first.
 
     Its loop resets the learning rate to the base rate and steps the optimizer before the schedule sets the rate of the
     epoch. Gradients are zero then (PyTorch 1.6), so that weight decay and the momentum of the last epoch move the
@@ -111,7 +111,7 @@ def make_restart(
 
 
 def _double_biases(updates: Any) -> Any:
-    """Twice the updates of biases that stand beside a kernel; those of BatchNorm stand beside a scale."""
+    """Doubles the updates of biases that stand beside a kernel; those of BatchNorm stand beside a scale."""
     if not isinstance(updates, dict):
         return updates
     return {

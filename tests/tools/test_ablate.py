@@ -78,6 +78,18 @@ def test_other_views_are_evaluated_again(finished, short, monkeypatch):
     assert ran == list(VARIANTS)
 
 
+def test_a_run_without_top5_is_evaluated_again(finished, short):
+    """Studies of before had top-1 alone."""
+    variants = ablate.variants_of(with_classes(short, load_info(short.data)), VARIANTS)
+    trial = ablate.trials(variants, [0], finished[0])[0]
+    path = trial.workdir / "outcome.json"
+    content = path.read_text()
+    assert ablate.is_done(trial)
+    path.write_text(json.dumps({name: value for name, value in json.loads(content).items() if name != "top5"}))
+    assert not ablate.is_done(trial)
+    path.write_text(content)
+
+
 def test_another_configuration_is_refused(finished, short):
     short.batch_size = 8
     with pytest.raises(WorkdirError, match="batch_size: 16 there, 8 here"):

@@ -12,6 +12,7 @@ from rsa_jax.training.checkpoints import (
     check_same,
     check_workdir,
     claim_workdir,
+    learn_class_names,
     read_config,
     read_dataset,
 )
@@ -87,12 +88,44 @@ def test_a_workdir_of_another_configuration_is_refused(tmp_path):
 def test_a_field_that_is_newer_than_the_run_does_not_part_it_from_its_configuration(tmp_path):
     config = common.get_config()
     older = config.copy_and_resolve_references()
-    del older.init_from
+    del older.init_from, older.matmul_precision, older.data.sampling, older.optimizer.restart_step
+    del older.model.self_attention.softmax, older.optimizer.recipe_batch_size
     claim_workdir(tmp_path, older, DATASET)
     check_workdir(tmp_path, config, DATASET)
+    assert read_config(tmp_path).data.sampling == "whole"  # for what predicts by it
     config.init_from = "weights.npz"
-    with pytest.raises(WorkdirError, match=r"init_from: \(no such field\) there, weights.npz here"):
+    with pytest.raises(WorkdirError, match=r"init_from: none there, weights.npz here"):
         check_workdir(tmp_path, config, DATASET)
+
+
+@pytest.mark.parametrize("published", ["data.sampling", "optimizer.restart_step", "matmul_precision"])
+def test_a_run_of_before_goes_on_as_it_was_alone(tmp_path, published):
+    """It trained without what the recipes of the published runs have now."""
+    config = common.get_published_config()
+    older = config.copy_and_resolve_references()
+    older.init_from = None
+    del older.data.sampling, older.optimizer.restart_step, older.matmul_precision
+    claim_workdir(tmp_path, older, DATASET)
+    with pytest.raises(WorkdirError, match=f"{published}: .* there, .* here"):
+        check_workdir(tmp_path, config, DATASET)
+    config.update_from_flattened_dict(
+        {
+            "init_from": "none",
+            "data.sampling": "whole",
+            "optimizer.restart_step": False,
+            "matmul_precision": "default",
+        }
+    )
+    check_workdir(tmp_path, config, DATASET)
+
+
+def test_class_names_are_learned_once_and_only_for_all_classes(tmp_path):
+    claim_workdir(tmp_path, common.get_config(), dict.fromkeys(DATASET))
+    learn_class_names(tmp_path, ("a", "b"), 3)
+    assert read_dataset(tmp_path)["class_names"] is None
+    learn_class_names(tmp_path, ("a", "b"), 2)
+    learn_class_names(tmp_path, ("c", "d"), 2)
+    assert read_dataset(tmp_path)["class_names"] == ["a", "b"]
 
 
 def test_what_does_not_change_results_may_change(tmp_path):
