@@ -108,16 +108,16 @@ def test_kernels_in_a_video_file(evaluated, tmp_path, capsys):
     _, workdir = evaluated
     out, video = tmp_path / "kernels.png", workdir.parent / "videos/validation/right/clip 1.avi"
     flags = ["--workdir", str(workdir), "--out", str(out)]
-    visualize.main([*flags, "--video", str(video), "--position", "3,0,1"])
+    visualize.main([*flags, str(video), "--position", "3,0,1"])
     assert "Kernels of stages.0.0.conv2 for clip 1.avi" in capsys.readouterr().out
     width, height = Image.open(out).size
     assert width > height > 300
     with pytest.raises(SystemExit, match="nowhere.avi: cannot be decoded"):
-        visualize.main([*flags, "--video", "nowhere.avi"])
+        visualize.main([*flags, "nowhere.avi"])
     with pytest.raises(SystemExit, match=r"--layer: expected one of 0 \(stages.0.0.conv2\), got 'conv9'"):
-        visualize.main([*flags, "--video", str(video), "--layer", "conv9"])
+        visualize.main([*flags, str(video), "--layer", "conv9"])
     with pytest.raises(SystemExit):
-        visualize.main([*flags, "--video", str(video), "--position", "1,2"])
+        visualize.main([*flags, str(video), "--position", "1,2"])
     assert "expected FRAME,ROW,COLUMN, three numbers from 0, got '1,2'" in capsys.readouterr().err
 
 
