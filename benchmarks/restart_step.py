@@ -18,7 +18,7 @@ from rsa_jax.training.state import PyTree, to_devices
 
 
 def measure(epochs: int, data_dir: str) -> list[tuple[float, float, float]]:
-    """Scheduled rate, distance of the restart step and distance of the whole epoch, for each epoch but the first."""
+    """Scheduled rate, and distances of the restart step and of the rest of the epoch, for each epoch but the first."""
     config = motion.get_config()
     config.data.data_dir, config.epochs = data_dir, epochs
     config.optimizer = common.optimizer_config()
@@ -28,10 +28,11 @@ def measure(epochs: int, data_dir: str) -> list[tuple[float, float, float]]:
     batches = run.batches(0)
     rows = []
     for epoch in range(epochs):
-        start, restart = jax.device_get(state.params), 0.0
+        restart = 0.0
         if epoch > 0:
             state, norm = run.restart(state)
             restart = float(norm)
+        start = jax.device_get(state.params)
         for _ in range(run.steps_per_epoch):
             state, metrics = run.train_step(state, to_devices(run.mesh, next(batches)))
         if epoch > 0:
@@ -50,8 +51,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--data_dir", default="~/tensorflow_datasets", help="where the data set motion lies")
     args = parser.parse_args()
-    rows = [(epoch, *row, row[1] / row[2]) for epoch, row in enumerate(measure(args.epochs, args.data_dir), 2)]
-    header = ["epoch", "scheduled rate", "restart step", "whole epoch", "ratio"]
+    rows = [
+        (epoch, rate, restart, rest, restart / (restart + rest))
+        for epoch, (rate, restart, rest) in enumerate(measure(args.epochs, args.data_dir), 2)
+    ]
+    header = ["epoch", "scheduled rate", "restart step", "rest of the epoch", "share of the restart step"]
     report("restart_step", {"Distances that the parameters move": table(header, rows)}, rows)
 
 

@@ -1,4 +1,4 @@
-"""What the compiler is told: when to compute something, and how precisely."""
+"""Options for XLA: scheduling barriers for rematerialisation, and the precision of matrix products."""
 
 import functools
 from collections.abc import Callable
@@ -39,6 +39,18 @@ PRECISIONS = {
     "tensorfloat32": "TensorFloat-32 or better",
     "float32": "true float32",
 }
+
+
+def describe_precision(dtype: str, precision: str) -> str:
+    """The types of a network's arithmetic, as a sentence for the log.
+
+    Args:
+        dtype: of the activations.
+        precision: one of `PRECISIONS`; it changes products of float32 alone.
+    """
+    if dtype == "float32":
+        return f"Activations in float32; matrix products: {PRECISIONS[precision]}."
+    return f"Activations and matrix products in {dtype}."
 
 
 def with_precision(function: Callable[..., Any], precision: str) -> Callable[..., Any]:

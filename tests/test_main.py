@@ -298,6 +298,8 @@ def test_two_processes_train_and_evaluate_together_and_stop_together(tmp_path, d
         ({"optimizer.accumulation": 3}, "batch_size: expected a multiple of 3"),
         ({"model.num_classes": 9}, "has 10 classes, got 9"),
         ({"data.train_split": "training"}, "has no split 'training'"),
+        ({"data.sampling": "random"}, r"data.sampling: expected one of \('whole', 'published'\), got 'random'"),
+        ({"matmul_precision": "double"}, "matmul_precision: expected one of .*'float32'.*, got 'double'"),
         ({"data.directional": "never"}, "data.directional: expected 'skip' or 'swap', got 'never'"),
         ({"data.name": "motion/huge"}, "motion/huge"),
     ],

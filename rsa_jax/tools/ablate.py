@@ -19,7 +19,7 @@ import re
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -35,11 +35,11 @@ from rsa_jax.logs import setup_logging
 from rsa_jax.report.curves import read_records
 from rsa_jax.tools.profile import profile
 from rsa_jax.tools.studies import STUDIES, Study
-from rsa_jax.training.checkpoints import check_same, read_config
+from rsa_jax.training.checkpoints import WorkdirError, check_same, read_config
 from rsa_jax.training.evaluation import Views
 from rsa_jax.training.loop import evaluate_checkpoint, train
 from rsa_jax.training.metrics import NonFiniteLossError
-from rsa_jax.training.models import RANDOM, require_initial_weights
+from rsa_jax.training.models import RANDOM, blank_model, load_initial_weights, require_initial_weights
 from rsa_jax.training.run import load_info, with_classes
 
 matplotlib.use("Agg")
@@ -135,15 +135,16 @@ def choose_variants(fields: Study, patterns: Sequence[str]) -> Study:
     }
 
 
-def variants_of(config: ConfigDict, fields: Study) -> list[Variant]:
-    """All variants of a study, with what they cost, before hours are spent on one of them.
+def variants_of(config: ConfigDict, fields: Study, needed: Collection[str] | None = None) -> list[Variant]:
+    """Variants of a study, with what they cost, before hours are spent on one of them.
 
     Args:
         config: of all.
         fields: that a variant changes, by its name.
+        needed: names of the variants that have to fit; others that do not are left out. None: all.
 
     Raises:
-        ValueError: the configuration does not fit some of them; names each, and why.
+        ValueError: the configuration does not fit some of those; names each, and why.
     """
     variants: list[Variant] = []
     wrong = []
@@ -158,7 +159,8 @@ def variants_of(config: ConfigDict, fields: Study) -> list[Variant]:
             )
             variants.append(Variant(name, changed, cost_of(changed)))
         except (KeyError, TypeError, ValueError) as error:
-            wrong.append(f"  {name}: {error.args[0]}")
+            if needed is None or name in needed:
+                wrong.append(f"  {name}: {error.args[0]}")
     if wrong:
         raise ValueError("Variants that this configuration does not fit:\n" + "\n".join(wrong))
     return variants
@@ -208,7 +210,8 @@ def is_done(trial: Trial) -> bool:
     if not (trial.workdir / "outcome.json").exists():
         return False
     outcome = json.loads((trial.workdir / "outcome.json").read_text())
-    return "top5" in outcome and outcome["views"] == asdict(Views.of(trial.config))
+    whole = isinstance(outcome["top1"], str) or "top5" in outcome  # older outcomes of runs that ended have no top-5
+    return whole and outcome["views"] == asdict(Views.of(trial.config))
 
 
 def run(trial: Trial) -> None:
@@ -240,7 +243,7 @@ def collect(done: Sequence[Trial], variants: Sequence[Variant]) -> list[Outcome]
         if workdirs := [trial.workdir for trial in done if trial.variant == variant.name]:
             results = [json.loads((workdir / "outcome.json").read_text()) for workdir in workdirs]
             top1 = [result["top1"] for result in results]
-            top5 = [result["top5"] for result in results if result["top5"] is not None]
+            top5 = [result["top5"] for result in results if not isinstance(result["top1"], str)]
             curves = [_validations(workdir) for workdir in workdirs]
             outcomes.append(Outcome(variant.name, variant.cost, top1, top5, curves))
     return outcomes
@@ -254,7 +257,7 @@ def _validations(workdir: Path) -> list[tuple[int, float]]:
 def write_results(outcomes: Sequence[Outcome], folder: Path) -> None:
     """Writes table.md, table.csv and plot.png."""
     header = ["variant", "parameters, M", "multiply-adds, G"]
-    header += ["top-1, %", "deviation", "top-5, %", "deviation", "top-1 of each seed"]
+    header += ["top-1, %", "deviation of top-1", "top-5, %", "deviation of top-5", "top-1 of each seed"]
     rows = [_row(outcome) for outcome in outcomes]
     with complete(folder / "table.md") as partial:
         lines = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
@@ -312,48 +315,65 @@ def draw_end(axes: Axes, row: int, outcome: Outcome, color: str) -> None:
     axes.annotate(", ".join(labels), (102, row), annotation_clip=False, va="center", fontsize=8)
 
 
-def study(config: ConfigDict, fields: Study, seeds: int, folder: Path) -> list[Outcome]:
-    """Runs what is not done yet, and writes the results after every run.
+def study(config: ConfigDict, fields: Study, seeds: int, folder: Path, patterns: Sequence[str] = ()) -> list[Outcome]:
+    """Runs what is not done yet, and writes the results of all that is done after every run.
 
     Args:
         config: of all variants; its seed is the first.
         fields: that a variant changes, by its name.
         seeds: runs of every variant.
         folder: of the study.
+        patterns: variants to run, as for `choose_variants`.
 
     Raises:
-        ValueError: the configuration does not fit a variant, or the folder holds runs of another one.
+        ValueError: the configuration or the initial weights do not fit a variant, or the folder holds runs of another
+            configuration.
         SystemExit: a signal stopped a run.
     """
-    variants = variants_of(with_classes(config, load_info(config.data)), fields)
+    chosen = choose_variants(fields, patterns)
+    require_initial_weights(config)
+    info = load_info(config.data)
+    variants = variants_of(with_classes(config, info), fields, chosen)
     made = trials(variants, range(config.seed, config.seed + seeds), folder)
-    done = {trial.workdir for trial in made if is_done(trial)}
-    waiting = [trial for trial in made if trial.workdir not in done]
-    _check_initial_weights(waiting)
-    for trial, left in zip(waiting, _time_left(len(waiting)), strict=True):
-        logging.info("Run %d of %d: %s, seed %d%s", len(done) + 1, len(made), trial.variant, trial.config.seed, left)
+    done = {trial.workdir for trial in made if _is_done(trial, needed=trial.variant in chosen)}
+    waiting = [trial for trial in made if trial.variant in chosen and trial.workdir not in done]
+    _check_initial_weights(waiting, info.class_names)
+    for number, (trial, left) in enumerate(zip(waiting, _time_left(len(waiting)), strict=True), 1):
+        logging.info("Run %d of %d: %s, seed %d%s", number, len(waiting), trial.variant, trial.config.seed, left)
         run(trial)
         done.add(trial.workdir)
         write_results(collect([trial for trial in made if trial.workdir in done], variants), folder)
-    outcomes = collect(made, variants)
+    outcomes = collect([trial for trial in made if trial.workdir in done], variants)
     write_results(outcomes, folder)
     return outcomes
 
 
-def _check_initial_weights(waiting: Sequence[Trial]) -> None:
-    """Checks that the initial weights of all runs are there, before hours are spent on one of them.
+def _is_done(trial: Trial, needed: bool) -> bool:
+    """`is_done`; a run of another configuration is refused only if it is needed."""
+    try:
+        return is_done(trial)
+    except WorkdirError:
+        if needed:
+            raise
+        return False
+
+
+def _check_initial_weights(waiting: Sequence[Trial], class_names: Sequence[str]) -> None:
+    """Loads the initial weights of every variant, before hours are spent on one of them.
 
     Raises:
-        ValueError: some are missing; each is named with its variant.
+        ValueError: some are missing or do not fit; each is named with its variant.
     """
+    starting = {trial.variant: trial for trial in waiting if not (trial.workdir / "config.json").exists()}
     wrong = []
-    for trial in waiting:
-        require_initial_weights(trial.config)
-        started = (trial.workdir / "config.json").exists()
-        if not started and trial.config.init_from != RANDOM and not Path(trial.config.init_from).expanduser().exists():
-            wrong.append(f"  {trial.variant}: {trial.config.init_from}")
+    for variant, trial in starting.items():
+        if trial.config.init_from != RANDOM:
+            try:
+                load_initial_weights(blank_model(trial.config.model), trial.config, class_names)
+            except ValueError as error:
+                wrong.append(f"  {variant}: {error}")
     if wrong:
-        raise ValueError("init_from: initial weights that are not there:\n" + "\n".join(dict.fromkeys(wrong)))
+        raise ValueError("Initial weights that do not fit:\n" + "\n".join(wrong))
 
 
 def _time_left(runs: int) -> Iterator[str]:
@@ -371,7 +391,7 @@ def main(argv: list[str]) -> None:
     setup_logging()
     folder = Path(OUT.value or "").expanduser() / (STUDY.value or "")
     try:
-        study(CONFIG.value, choose_variants(STUDIES[STUDY.value or ""], VARIANTS.value), SEEDS.value, folder)
+        study(CONFIG.value, STUDIES[STUDY.value or ""], SEEDS.value, folder, VARIANTS.value)
     except (ImportError, ValueError, RuntimeError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
     print((folder / "table.md").read_text())

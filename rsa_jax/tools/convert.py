@@ -40,12 +40,14 @@ def read_label_names(path: Path) -> list[str]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        labels = json.loads(text) if path.suffix == ".json" else None
+        labels = json.loads(text) if path.suffix.lower() == ".json" else None
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read as class names: {error}") from error
     if labels is None:
-        names = [line.strip() for line in text.splitlines() if line.strip()]
-        names = sorted(names) if path.suffix == ".csv" else names
+        names = [line.strip() for line in text.rstrip().splitlines()]
+        if "" in names:
+            raise ValueError(f"{path}, line {names.index('') + 1}: expected a class name, got an empty line")
+        names = sorted(names) if path.suffix.lower() == ".csv" else names
     elif isinstance(labels, dict) and sorted(map(str, labels.values())) == sorted(map(str, range(len(labels)))):
         names = sorted(labels, key=lambda name: int(labels[name]))
     else:

@@ -208,6 +208,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         predictor = Predictor(args.workdir, args.checkpoint)
         reading = dataclasses.replace(predictor.reading, window=args.window, hop=args.hop)
+        if reading.sampling == "published" and args.window and args.window <= reading.num_frames:
+            raise ValueError(
+                f"--window: expected more than {reading.num_frames} frames, got {args.window}: with data.sampling="
+                "published, as the workdir has it, the network sees the first frame alone of shorter parts"
+            )
         parts = read_parts(find_paths(args.videos), reading, args.workers, failed)
         predictions = (
             Prediction(part, ranking(probabilities, predictor.class_names, args.top))
@@ -216,6 +221,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         for path, group in groupby(predictions, lambda prediction: prediction.part.path):
             video = list(group)
             print(as_text(video), flush=True)
+            if reading.sampling == "published" and video[-1].part.stop - video[-1].part.start <= reading.num_frames:
+                print(
+                    f"  Note: {video[-1].part}: no more than {reading.num_frames} frames, of which data.sampling="
+                    "published shows the network the first alone.",
+                    file=sys.stderr,
+                )
             videos.append(as_json(video))
             if args.gif:
                 moving += video

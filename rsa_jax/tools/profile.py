@@ -19,6 +19,7 @@ from absl import app, flags
 from flax import nnx
 from ml_collections import ConfigDict
 
+from rsa_jax.compiler import with_precision
 from rsa_jax.flags import CONFIG
 from rsa_jax.layers import BatchNorm
 from rsa_jax.logs import setup_logging
@@ -123,7 +124,7 @@ def measure_layers(config: ConfigDict, costs: Sequence[LayerCost]) -> list[Secon
         if _kind(cost) not in measured:
             layer = layers[cost.name]
             layer.eval()
-            measured[_kind(cost)] = _measure(layer, jnp.ones(cost.input, cost.output.dtype))
+            measured[_kind(cost)] = _measure(layer, jnp.ones(cost.input, cost.output.dtype), config.matmul_precision)
     return [measured[_kind(cost)] for cost in costs]
 
 
@@ -131,10 +132,10 @@ def measure_network(config: ConfigDict) -> Seconds:
     """Times of the whole network for one clip, without dropout and stochastic depth."""
     model = blank_model(config.model)
     model.eval()
-    return _measure(model, jnp.ones(_clip(config).shape))
+    return _measure(model, jnp.ones(_clip(config).shape), config.matmul_precision)
 
 
-def _measure(layer: nnx.Module, x: jax.Array) -> Seconds:
+def _measure(layer: nnx.Module, x: jax.Array, precision: str) -> Seconds:
     graph, state = nnx.split(layer)
 
     def forward(state: nnx.State, x: jax.Array) -> jax.Array:
@@ -144,7 +145,8 @@ def _measure(layer: nnx.Module, x: jax.Array) -> Seconds:
     def loss(state: nnx.State, x: jax.Array) -> jax.Array:
         return jnp.sum(jnp.square(forward(state, x)), dtype=jnp.float32)
 
-    return Seconds(_seconds(jax.jit(forward), state, x), _seconds(jax.jit(jax.grad(loss, argnums=(0, 1))), state, x))
+    programs = (jax.jit(with_precision(function, precision)) for function in (forward, jax.grad(loss, argnums=(0, 1))))
+    return Seconds(*(_seconds(program, state, x) for program in programs))
 
 
 def _seconds(program: Callable, *args: Any) -> float:

@@ -195,7 +195,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     source.add_argument("--index", type=int, help="of a clip in the evaluation split of the first workdir")
     add("--layer", help="name or number, from 0, of a layer with kernels (the middle one of each network)")
     add("--position", type=_position, help="FRAME,ROW,COLUMN of the query in the layer's feature map (largest output)")
-    add("--checkpoint", default="best", help="best, latest or a step (%(default)s)")
+    add("--checkpoint", default="best", help="best, latest or a step, of each workdir (%(default)s)")
     add("--data_dir", help="where the prepared data set lies now, if it has moved")
     return parser.parse_args(argv)
 

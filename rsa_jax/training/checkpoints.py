@@ -144,24 +144,28 @@ def claim_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) ->
         write_json(workdir / "config.json", config.to_dict())
 
 
-def learn_class_names(workdir: Path, class_names: Sequence[str], num_classes: int) -> None:
+def learn_class_names(workdir: Path, data_name: str, class_names: Sequence[str]) -> None:
     """Writes class names into a workdir that has none, such as one of released weights.
 
     Args:
         workdir: of a run.
-        class_names: of the data set that its network was evaluated on.
-        num_classes: of the network. Another number than that of the names teaches nothing.
+        data_name: the data set that its network was evaluated on. The names of another one than the workdir's
+            configuration has, or another number of names than of classes, are not taken.
+        class_names: of that data set.
     """
-    dataset = read_dataset(workdir)
-    if dataset["class_names"] is None and len(class_names) == num_classes:
-        logging.info("%s did not know its %d class names; it has those of the data set now.", workdir, num_classes)
+    dataset, config = read_dataset(workdir), read_config(workdir)
+    if dataset["class_names"] is not None:
+        return
+    if (data_name, len(class_names)) == (config.data.name, config.model.num_classes):
+        logging.info("Class names of %s taken from the data set %s.", workdir, data_name)
         write_json(workdir / "dataset.json", dataset | {"class_names": list(class_names)})
+    else:
+        expected = f"{config.model.num_classes} of {config.data.name}"
+        logging.info("%s has no class names, and %s is not the data set for them: %s", workdir, data_name, expected)
 
 
 def check_same(saved: ConfigDict, config: ConfigDict, workdir: Path, section: str = "") -> None:
     """Compares two configurations in all but the `FREE_FIELDS`, or in one section of them.
-
-    A field that is newer than the saved configuration counts as None there.
 
     Raises:
         WorkdirError: they differ; every field is named with both values.
@@ -191,7 +195,9 @@ def check_dataset(workdir: Path, dataset: dict[str, Any], fields: Sequence[str])
     for field in fields:
         here = json.loads(json.dumps(dataset[field]))
         if saved[field] is not None and saved[field] != here:
-            raise WorkdirError(f"{workdir} belongs to other data: {field} was {saved[field]}, now it is {here}")
+            raise WorkdirError(
+                f"{workdir} belongs to other data (dataset.json): {field} was {saved[field]}, now it is {here}"
+            )
 
 
 def read_config(workdir: Path) -> ConfigDict:

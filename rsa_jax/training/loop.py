@@ -11,7 +11,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from rsa_jax.compiler import PRECISIONS
+from rsa_jax.compiler import describe_precision
 from rsa_jax.data.pipeline import read_clips
 from rsa_jax.files import write_json
 from rsa_jax.report import write_report
@@ -68,10 +68,11 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     logging.info(
         "Evaluating step %d on %s, prepared so:\n%s", step, run.info.name, _readable(run.info.provenance, "\n")
     )
+    logging.info("%s", describe_precision(config.model.dtype, config.matmul_precision))
     scores = run.score(state, Views.of(config))
     result = {**scores.metrics(), **scores.origin}
     if jax.process_index() == 0:
-        learn_class_names(workdir, run.info.class_names, run.config.model.num_classes)
+        learn_class_names(workdir, run.info.name, run.info.class_names)
         save_scores(workdir / "scores.npz", scores)
         write_json(workdir / "eval.json", result)
         write_report(
@@ -88,7 +89,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 def _train_steps(run: Run, state: TrainState, checkpoints: Checkpoints, workdir: Path) -> bool:
     config, step = run.config, int(state.step)
-    logging.info("Activations in %s; matrix products: %s.", config.model.dtype, PRECISIONS[config.matmul_precision])
+    logging.info("%s", describe_precision(config.model.dtype, config.matmul_precision))
     logging.info("%s", compare_rate(config.optimizer, config.batch_size))
     logging.info("Compiling the training step; the first one takes a while.")
     log = RunLog(workdir, first_step=step, num_steps=run.num_steps, every_steps=config.log.every_steps)
@@ -132,7 +133,8 @@ def _restore_or_init(run: Run, checkpoints: Checkpoints) -> TrainState:
         state = run.initial_state()
         log_parameters(state.params)
         return state
-    logging.info("Going on from step %d of %d.", step, run.num_steps)
+    origin = run.config.init_from
+    logging.info("Resuming from step %d of %d. The run's initial weights: %s.", step, run.num_steps, origin)
     return checkpoints.restore(run.abstract_state(), step)
 
 

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,12 +48,27 @@ def require_initial_weights(config: ConfigDict) -> None:
         )
 
 
-def load_initial_weights(model: TSNResNet, config: ConfigDict, class_names: Sequence[str]) -> None:
-    """Loads the weights of `config.init_from`, in place, and logs what they are and what keeps its random ones.
+class _Loaded(NamedTuple):
+    """What was loaded into a network.
 
-    A workdir gives the weights of its best checkpoint, except for blocks with another transform. A file of the
-    published code (or of `rsa_jax.tools.convert`) gives all weights, a file of torchvision those outside of blocks
-    with a transform. The classifier is loaded only from a workdir with the same class names: files name no classes.
+    Attributes:
+        source: where the weights are from.
+        blocks: that were not loaded.
+        reason: why the classifier was not loaded; empty if it was.
+    """
+
+    source: str
+    blocks: list[Place]
+    reason: str
+
+
+def load_initial_weights(model: TSNResNet, config: ConfigDict, class_names: Sequence[str]) -> None:
+    """Loads the weights of `config.init_from`, in place, and logs what they are and what stays random.
+
+    A workdir gives the weights of its best checkpoint, except for blocks whose transform has other weights there. A
+    file of the published code (or of `rsa_jax.tools.convert`) gives all weights, a file of torchvision those outside
+    of blocks with a transform. The classifier is loaded only from a workdir with the same class names: files name no
+    classes.
 
     Args:
         model: with random weights.
@@ -68,39 +84,48 @@ def load_initial_weights(model: TSNResNet, config: ConfigDict, class_names: Sequ
         logging.info("Initial weights: random, of seed %d (init_from=%s).", config.seed, RANDOM)
         return
     path = Path(config.init_from).expanduser()
-    source, blocks, reason = (_load_workdir if path.is_dir() else _load_file)(model, path, class_names)
-    fresh = [f"the classifier ({reason})"] if reason else []
-    if blocks:
-        listing = ", ".join(f"{stage}.{index}" for stage, index in blocks)
-        fresh.append(f"blocks {listing} (stage.block), whose {config.model.transform} has no weights there")
-    logging.info(
-        "Initial weights: %s, %s. %s",
-        path,
-        source,
-        f"Random, of seed {config.seed}: {' and '.join(fresh)}." if fresh else "All of them, with the classifier.",
-    )
+    if not config.init_from or not path.exists():
+        raise ValueError(
+            f"init_from: expected a file of weights, the workdir of a run or {RANDOM!r}, and there is no such file: "
+            f"{config.init_from!r}"
+        )
+    try:
+        loaded = (_load_workdir if path.is_dir() else _load_file)(model, path, class_names)
+    except ValueError as error:
+        place = "" if str(path) in str(error) else f"{path}: "
+        raise ValueError(f"init_from: {place}{error}") from error
+    logging.info("Initial weights: %s, %s. Classifier: %s.", path, loaded.source, loaded.reason or "loaded")
+    if loaded.blocks:
+        listing = ", ".join(f"{stage}.{index}" for stage, index in loaded.blocks)
+        transform = config.model.transform
+        logging.info(
+            "Random, of seed %d: blocks %s (stage.block), whose %s is not there.", config.seed, listing, transform
+        )
 
 
-def _load_file(model: TSNResNet, path: Path, class_names: Sequence[str]) -> tuple[str, list[Place], str]:
-    """Loads a file. Returns what it is, blocks that were not loaded, and why the classifier was not."""
+def _load_file(model: TSNResNet, path: Path, class_names: Sequence[str]) -> _Loaded:
     state_dict = read_state_dict(path)
     load_torch(model, state_dict, classifier=False)
     if is_torchvision(state_dict):
-        return "a ResNet of torchvision", transform_blocks(model), "ImageNet has other classes"
-    return "a network of the published code", [], "a file of weights does not name its classes"
+        return _Loaded("a ResNet of torchvision", transform_blocks(model), "random, since ImageNet has other classes")
+    return _Loaded("a network of the published code", [], "random, since a file of weights does not name its classes")
 
 
-def _load_workdir(model: TSNResNet, path: Path, class_names: Sequence[str]) -> tuple[str, list[Place], str]:
-    """The same for the best checkpoint of a workdir."""
+def _load_workdir(model: TSNResNet, path: Path, class_names: Sequence[str]) -> _Loaded:
+    """Loads the best checkpoint of a workdir."""
     source, names = load_model(path), read_dataset(path)["class_names"]
+    there, here = source.fc.out_features, model.fc.out_features
     reason = ""
     if names is None:
-        reason = f"{path} does not know the names of its classes"
-    elif list(names) != list(class_names) or source.fc.out_features != model.fc.out_features:
-        reason = f"its {source.fc.out_features} classes differ from the {model.fc.out_features} here, by name or number"
+        reason = "random, since the workdir does not know the names of its classes"
+    elif there != here:
+        reason = f"random, since there are {there} classes there and {here} here"
+    elif list(names) != list(class_names):
+        same = sorted(names) == sorted(class_names)
+        reason = "random, since the classes there " + ("are in another order" if same else "have other names")
     blocks = differing_blocks(model, source)
     copy_weights(model, source, skip=blocks, classifier=not reason)
-    return f"the best checkpoint of a run on {read_config(path).data.name}", blocks, reason
+    return _Loaded(f"the best checkpoint of a run on {read_config(path).data.name}", blocks, reason)
 
 
 def blank_model(config: ConfigDict) -> TSNResNet:
@@ -155,6 +180,8 @@ def load_model(workdir: Path, checkpoint: str = "best") -> TSNResNet:
         WorkdirError: the workdir holds no such checkpoint.
     """
     config = read_config(workdir)
+    if not (workdir / "checkpoints").is_dir():  # the manager would make the folder
+        raise WorkdirError(f"{workdir} holds no checkpoint; train first")
     optimizer = make_optimizer(config.optimizer, lambda step: 0.0)
     abstract = abstract_state(functools.partial(create_state, config, optimizer), make_mesh())
     checkpoints = Checkpoints(workdir, config.checkpoint)

@@ -134,6 +134,8 @@ class Run:
             "split": self.config.data.eval_split,
             "num_frames": self.config.data.num_frames,
             "sampling": self.config.data.sampling,
+            "dtype": self.config.model.dtype,
+            "matmul_precision": self.config.matmul_precision,
         }
         return Scores(*scores, self.info.class_names, origin)
 
@@ -200,6 +202,8 @@ def restore_run(config: ConfigDict, workdir: Path, checkpoint: str) -> tuple[Run
     check_dataset(workdir, dataclasses.asdict(info), ("class_names",))
     if config.data.num_frames != saved.data.num_frames:
         logging.warning("Trained on %d frames, evaluated on %d.", saved.data.num_frames, config.data.num_frames)
+    if config.data.sampling != saved.data.sampling:
+        logging.warning("Trained with data.sampling=%s, evaluated with %s.", saved.data.sampling, config.data.sampling)
     # What belongs to training alone is that of the workdir: the state's structure depends on it.
     config = config.copy_and_resolve_references()
     config.update(optimizer=saved.optimizer, epochs=saved.epochs, batch_size=saved.batch_size)

@@ -18,9 +18,9 @@ def transform_blocks(model: TSNResNet) -> list[Place]:
 
 
 def differing_blocks(model: TSNResNet, other: TSNResNet) -> list[Place]:
-    """Blocks of `model` that hold another kind of transform than the same block of the other network."""
-    kinds = {place: _kind(layer) for place, layer in _layers(other)}
-    return [place for place, layer in _layers(model) if kinds.get(place, _kind(layer)) is not _kind(layer)]
+    """Blocks of `model` whose transform has other weights, by name or shape, than in the other network."""
+    shapes = {place: _shapes(layer) for place, layer in _layers(other)}
+    return [place for place, layer in _layers(model) if shapes.get(place, _shapes(layer)) != _shapes(layer)]
 
 
 def copy_weights(model: TSNResNet, source: TSNResNet, *, skip: list[Place], classifier: bool) -> None:
@@ -53,9 +53,8 @@ def copy_weights(model: TSNResNet, source: TSNResNet, *, skip: list[Place], clas
         variable[...] = given[path][...].astype(variable.dtype)
 
 
-def _kind(layer: Any) -> type:
-    """A temporal shift has the weights of the convolution that it shifts."""
-    return SpatialConv if isinstance(layer, SpatialConv) else type(layer)
+def _shapes(layer: nnx.Module) -> dict[tuple, tuple[int, ...]]:
+    return {path: variable.shape for path, variable in _variables(layer)}
 
 
 def _layers(model: TSNResNet) -> Iterator[tuple[Place, Any]]:
@@ -64,7 +63,7 @@ def _layers(model: TSNResNet) -> Iterator[tuple[Place, Any]]:
             yield (stage, index), block.conv2
 
 
-def _variables(model: TSNResNet) -> list[tuple[tuple, nnx.Variable]]:
+def _variables(model: nnx.Module) -> list[tuple[tuple, nnx.Variable]]:
     return [*nnx.to_flat_state(nnx.state(model, nnx.Param)), *nnx.to_flat_state(nnx.state(model, nnx.BatchStat))]
 
 

@@ -76,6 +76,29 @@ def test_training_frames_are_those_that_were_stored(data):
         assert batch["label"][i] == clips[index].label
 
 
+@pytest.mark.parametrize("num_frames", [5, 12, 16])
+def test_published_frames_are_those_that_were_stored(data, num_frames):
+    """Of 12 stored frames: with a rest that is never seen, as many as a clip has, and fewer."""
+    data = changed(data, sampling="published", num_frames=num_frames)
+
+    def stored(split, index):
+        frames = encode_clip(tiny_builder(data).clips()[split][index], (36, 36), 90, 1)
+        return np.stack([np.asarray(Image.open(io.BytesIO(frame))) for frame in frames]).astype(int)
+
+    batch = train(data, num_steps=1)[0]
+    index = int(batch["index"][0])
+    frames = stored("train", index)
+    uniforms = sampling.frame_uniforms(1, 0, index, num_frames)
+    chosen = [i * (12 // num_frames) + int(u * (12 // num_frames)) for i, u in enumerate(uniforms)]
+    assert len(frames) == 12
+    assert np.abs(batch["frames"][0] - frames[chosen]).max() <= 1
+    centres = [int(12 / num_frames * (i + 0.5)) if num_frames < 12 else 0 for i in range(num_frames)]
+    expected = stored("validation", 1)[centres]
+    evaluated = next(pipeline.eval_batches(data, split="validation", batch_size=2))["frames"][1]
+    assert np.abs(evaluated - expected).max() <= 1
+    np.testing.assert_array_equal(pipeline.read_clips(data, "validation", [1])["frames"][0], evaluated)
+
+
 def test_order_is_that_of_the_epochs(data):
     batches = train(data, num_steps=4)  # two steps an epoch, 16 clips are dropped
     index = np.concatenate([batch["index"] for batch in batches])

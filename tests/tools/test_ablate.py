@@ -85,9 +85,22 @@ def test_a_run_without_top5_is_evaluated_again(finished, short):
     path = trial.workdir / "outcome.json"
     content = path.read_text()
     assert ablate.is_done(trial)
-    path.write_text(json.dumps({name: value for name, value in json.loads(content).items() if name != "top5"}))
+    older = {name: value for name, value in json.loads(content).items() if name != "top5"}
+    path.write_text(json.dumps(older))
     assert not ablate.is_done(trial)
+    path.write_text(json.dumps(older | {"top1": "diverged"}))
+    assert ablate.is_done(trial)
+    assert ablate.collect([trial], variants)[0].top5 == []
     path.write_text(content)
+
+
+def test_chosen_variants_keep_what_others_have_reached(finished, short, monkeypatch):
+    """Neither the other variants' results nor what does not fit them is in the way."""
+    monkeypatch.setattr(ablate, "run", lambda trial: pytest.fail("this one is done"))
+    others = {**VARIANTS, "no such field": {"log.every_step": 2}, "not done": {"log.every_steps": 3}}
+    outcomes = ablate.study(short, others, 1, finished[0], ["a *"])
+    assert [outcome.variant for outcome in outcomes] == list(VARIANTS)
+    assert "logged less" in (finished[0] / "table.md").read_text()
 
 
 def test_another_configuration_is_refused(finished, short):
@@ -177,8 +190,9 @@ def test_variants_start_from_weights_of_their_own(tmp_path, short):
     expected = [str(tmp_path / place) for place in ("conv3d/3x3x3_convolution_seed_0", "conv2d/tsn_seed_0")]
     assert places == [*expected, "none"]
     Path(expected[1]).mkdir(parents=True)
-    with pytest.raises(ValueError, match="weights that are not there:\n  3x3x3 convolution: .*conv3d/3x3.*_seed_0$"):
+    with pytest.raises(ValueError, match="(?s)do not fit:\n  3x3x3 .* no such file: .*conv3d.*\n  TSN: .*holds no run"):
         ablate.study(short, fields, 1, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
     short.init_from = "required"
     with pytest.raises(ValueError, match="init_from: this recipe repeats a published run"):
         ablate.study(short, fields, 1, tmp_path / "out")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -19,7 +20,9 @@ from rsa_jax.training.loop import evaluate_checkpoint
 from rsa_jax.training.models import save_model
 from rsa_jax.training.predictor import Predictor
 from rsa_jax.training.scores import load_scores
+from rsa_jax.training.step import View
 from tests.data.videos import moving_bar, write_video
+from tests.test_compiler import products
 from tests.tiny import tiny_config
 
 CLASSES = ["left", "right"]
@@ -102,6 +105,35 @@ def test_a_long_video_in_parts(evaluated, tmp_path, capsys):
     (whole,) = predict.try_video(video, dataclasses.replace(predictor.reading, num_frames=11, num_clips=1)).segments
     chosen = [3, 4, 5, 6] * 2  # both clips of a part of as many frames as a clip has
     np.testing.assert_allclose(probabilities(parts[1]), predictor(whole.frames()[None, chosen])[0], rtol=1e-5)
+
+
+def test_a_workdir_with_the_published_sampling_and_precision(evaluated, tmp_path, capsys):
+    """A video of fewer frames than a clip shows its first one alone, in evaluation and in prediction."""
+    config, whole = evaluated
+    config = config.copy_and_resolve_references()
+    config.data.sampling, config.matmul_precision = "published", "float32"
+    workdir = tmp_path / "published"
+    shutil.copytree(whole, workdir)
+    write_json(workdir / "config.json", config.to_dict())
+    result = evaluate_checkpoint(config, workdir)
+    assert (result["sampling"], result["matmul_precision"]) == ("published", "float32")
+    scores = load_scores(workdir / "scores.npz")
+    short = next(i for i, name in enumerate(scores.ids) if "right/clip 2" in name)
+    assert abs(scores.log_probabilities - load_scores(whole / "scores.npz").log_probabilities)[short].max() > 1e-4
+    video = whole.parent / "videos/validation/right/clip 2.avi"
+    capsys.readouterr()
+    _, content = run(workdir, video)
+    np.testing.assert_allclose(
+        probabilities(content["videos"][0]["parts"][0]), np.exp(scores.log_probabilities[short]), rtol=1e-5
+    )
+    assert (
+        "no more than 4 frames, of which data.sampling=published shows the network the first" in capsys.readouterr().err
+    )
+    with pytest.raises(SystemExit, match=r"--window: expected more than 4 frames, got 4: with data.sampling=published"):
+        run(workdir, video, "--window", 4)
+    predictor = Predictor(workdir)
+    lowered = predictor._predict.lower(*predictor._arrays, np.zeros((1, 8, 40, 56, 3), np.uint8), View())
+    assert all(line.count("HIGHEST") == 2 for line in products(lowered))
 
 
 def test_kernels_in_a_video_file(evaluated, tmp_path, capsys):

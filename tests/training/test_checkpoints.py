@@ -69,7 +69,7 @@ def test_a_workdir_keeps_its_configuration_and_data_set(tmp_path):
     check_same(read_config(tmp_path), config, tmp_path)
     assert read_dataset(tmp_path)["class_names"] == ["a", "b"]
     check_workdir(tmp_path, config, DATASET)
-    with pytest.raises(WorkdirError, match="belongs to other data: class_names was"):
+    with pytest.raises(WorkdirError, match=r"belongs to other data \(dataset.json\): class_names was"):
         check_workdir(tmp_path, config, DATASET | {"class_names": ("b", "a")})
     with pytest.raises(WorkdirError, match="num_examples was"):
         check_workdir(tmp_path, config, DATASET | {"num_examples": {"train": 6}})
@@ -119,12 +119,15 @@ def test_a_run_of_before_goes_on_as_it_was_alone(tmp_path, published):
     check_workdir(tmp_path, config, DATASET)
 
 
-def test_class_names_are_learned_once_and_only_for_all_classes(tmp_path):
-    claim_workdir(tmp_path, common.get_config(), dict.fromkeys(DATASET))
-    learn_class_names(tmp_path, ("a", "b"), 3)
+def test_class_names_are_learned_once_and_from_the_data_set_of_the_workdir(tmp_path):
+    config = common.get_config()
+    config.data.name, config.model.num_classes = "ssv1", 2
+    claim_workdir(tmp_path, config, dict.fromkeys(DATASET))
+    learn_class_names(tmp_path, "ssv1", ("a", "b", "c"))
+    learn_class_names(tmp_path, "ssv2", ("e", "f"))  # as many, and other ones
     assert read_dataset(tmp_path)["class_names"] is None
-    learn_class_names(tmp_path, ("a", "b"), 2)
-    learn_class_names(tmp_path, ("c", "d"), 2)
+    learn_class_names(tmp_path, "ssv1", ("a", "b"))
+    learn_class_names(tmp_path, "ssv1", ("c", "d"))
     assert read_dataset(tmp_path)["class_names"] == ["a", "b"]
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from rsa_jax.training.checkpoints import WorkdirError
 from rsa_jax.training.loop import train
 from rsa_jax.training.models import blank_model, load_initial_weights, load_model, save_model
 from rsa_jax.training.run import make_run
@@ -49,7 +48,7 @@ def test_a_file_gives_all_but_the_classifier_whose_classes_it_does_not_name(
     for name, array in to_torch(initial_model(config)).items():
         expected = random[name] if name.startswith("new_fc.") else state_dict[name]
         np.testing.assert_array_equal(array, expected)
-    assert "Random, of seed 0: the classifier (a file of weights does not name its classes)." in messages.text
+    assert "Classifier: random, since a file of weights does not name its classes." in messages.text
 
 
 def make_random(config):
@@ -80,21 +79,22 @@ def test_a_workdir_of_the_same_classes_gives_all(pretrained, messages):
     expected = to_torch(model)
     for name, array in to_torch(initial_model(config)).items():
         np.testing.assert_array_equal(array, expected[name])
-    assert "All of them, with the classifier." in messages.text
+    assert "the best checkpoint of a run on motion/tiny. Classifier: loaded." in messages.text
 
 
-@pytest.mark.parametrize("names", [None, tuple("abcdefghij")])
-def test_as_many_classes_of_other_names_are_other_classes(pretrained, tmp_path, messages, names):
+@pytest.mark.parametrize("case", ["does not know the names", "have other names", "are in another order"])
+def test_as_many_classes_of_other_names_are_other_classes(pretrained, tmp_path, messages, case):
     """Ten of them, too."""
     _, model, config = pretrained
     run = make_run(config)
+    known = run.info.class_names
+    names = {"does not know the names": None, "have other names": tuple("abcdefghij")}.get(case, known[::-1])
     save_model(model, run.config, tmp_path / "other", source="drawn", class_names=names)
     config.init_from = str(tmp_path / "other")
     back, expected, random = (to_torch(network) for network in (initial_model(config), model, make_random(config)))
     np.testing.assert_array_equal(back["new_fc.weight"], random["new_fc.weight"])
     np.testing.assert_array_equal(back["base_model.conv1.weight"], expected["base_model.conv1.weight"])
-    reason = "does not know the names of its classes" if names is None else "differ from the 10 here"
-    assert f"{reason}" in messages.text
+    assert f"{case}" in messages.text
 
 
 def test_a_workdir_of_another_transform_gives_the_rest(pretrained, messages):
@@ -107,17 +107,35 @@ def test_a_workdir_of_another_transform_gives_the_rest(pretrained, messages):
     np.testing.assert_array_equal(back.fc.kernel[...], model.fc.kernel[...])
     for a, b in zip(*(jax.tree.leaves(x.stages[0][0].conv1.kernel) for x in (back, random)), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert "blocks 0.0 (stage.block), whose self_attention has no weights there" in messages.text
+    assert "blocks 0.0 (stage.block), whose self_attention is not there" in messages.text
+    assert "Classifier: loaded." in messages.text
 
 
-def test_a_workdir_of_another_size_is_refused_with_all_that_differs(pretrained, tmp_path):
-    config = pretrained[2]
-    config.model.rsa.kernel_size = (3, 5, 5)
-    with pytest.raises(ValueError, match=r"wrong shape: stages.0.0.conv2.H1: expected \(75, 4, 4\), got \(27, 4, 4\)"):
+@pytest.mark.parametrize("fields", [{"transform": "dynamic_conv"}, {"rsa.kernel_size": (3, 5, 5)}])
+def test_a_block_whose_transform_has_other_weights_stays_random(pretrained, messages, fields):
+    _, model, config = pretrained
+    config.model.update_from_flattened_dict(fields)
+    back, random = initial_model(config), make_random(config)
+    np.testing.assert_array_equal(back.conv1.kernel[...], model.conv1.kernel[...])
+    np.testing.assert_array_equal(back.stages[0][0].conv2.H2[...], random.stages[0][0].conv2.H2[...])
+    assert "Random, of seed 0: blocks 0.0" in messages.text
+
+
+def test_weights_that_cannot_be_are_refused_with_all_that_differs(pretrained, tmp_path):
+    path, _, config = pretrained
+    config.model.width = 16
+    with pytest.raises(ValueError, match=rf"init_from: {path}: .*(?s:.*)wrong shape: conv1.kernel: expected"):
         initial_model(config)
-    config.init_from = str(tmp_path)
-    with pytest.raises(WorkdirError, match="holds no run"):
-        initial_model(config)
+    (tmp_path / "empty").mkdir()
+    for init_from, message in (
+        (tmp_path / "empty", "init_from: .*holds no run"),
+        (tmp_path / "elsewhere", "init_from: expected a file of weights, the workdir .* no such file: .*elsewhere"),
+        ("", "init_from: expected a file of weights, the workdir of a run or 'none'"),
+    ):
+        config.init_from = str(init_from)
+        with pytest.raises(ValueError, match=message):
+            initial_model(config)
+    assert not list((tmp_path / "empty").iterdir())
 
 
 @pytest.mark.parametrize("recipe", PUBLISHED)
@@ -151,9 +169,8 @@ def test_a_published_recipe_starts_from_the_file_that_it_asks_for(tmp_path, conf
     assert loaded == sum(name.startswith("base_model.") and "num_batches" not in name for name in back) - sum(
         name.startswith(tuple(f"base_model.{block}" for block in fresh)) and "num_batches" not in name for name in back
     )
-    expected = "blocks 0.2, 1.1, 1.3, 2.1, 2.3, 2.5, 3.1 (stage.block), whose rsa has no weights there"
-    assert f"{expected}" in messages.text
-    assert "a ResNet of torchvision. Random, of seed 0: the classifier" in messages.text
+    assert "blocks 0.2, 1.1, 1.3, 2.1, 2.3, 2.5, 3.1 (stage.block), whose rsa is not there" in messages.text
+    assert "a ResNet of torchvision. Classifier: random, since ImageNet has other classes." in messages.text
 
 
 def zeros(leaf):
@@ -165,17 +182,21 @@ def test_weights_that_do_not_fit_leave_the_workdir_free(tmp_path, config):
     with pytest.raises(ValueError, match=r"wrong shape: base_model.conv1.weight: expected \(8, 3, 1, 3, 3\)"):
         train(config, tmp_path / "workdir")
     config.init_from = str(tmp_path / "elsewhere.npz")
-    with pytest.raises(ValueError, match=r"elsewhere.npz: no such file"):
+    with pytest.raises(ValueError, match=r"init_from: .* no such file: .*elsewhere.npz"):
         train(config, tmp_path / "workdir")
     config.init_from = "none"
     train(config, tmp_path / "workdir")
 
 
-def test_a_finished_run_needs_its_initial_weights_no_more(tmp_path, config):
+def test_a_finished_run_needs_its_initial_weights_no_more(tmp_path, config, messages):
     config.epochs, config.optimizer.warmup_epochs = 1, 0
     path = tmp_path / "weights.npz"
     save(path, config, num_classes=10)
+    config.optimizer.recipe_batch_size = 64
     train(config, tmp_path / "workdir")
+    for said in ("Activations in float32; matrix products: as fast", "The rate per clip is 4 times the recipe's"):
+        assert said in messages.text
     path.unlink()
     train(config, tmp_path / "workdir")
+    assert f"Resuming from step 4 of 4. The run's initial weights: {path}." in messages.text
     assert load_model(tmp_path / "workdir", "latest").fc.out_features == 10
