@@ -99,7 +99,10 @@ def load_initial_weights(model: TSNResNet, config: ConfigDict, class_names: Sequ
         listing = ", ".join(f"{stage}.{index}" for stage, index in loaded.blocks)
         transform = config.model.transform
         logging.info(
-            "Random, of seed %d: blocks %s (stage.block), whose %s is not there.", config.seed, listing, transform
+            "Random, of seed %d: blocks %s (stage.block), whose %s has no fitting weights there.",
+            config.seed,
+            listing,
+            transform,
         )
 
 
