@@ -160,8 +160,14 @@ def learn_class_names(workdir: Path, data_name: str, class_names: Sequence[str])
         logging.info("Class names of %s taken from the data set %s.", workdir, data_name)
         write_json(workdir / "dataset.json", dataset | {"class_names": list(class_names)})
     else:
-        expected = f"{config.model.num_classes} of {config.data.name}"
-        logging.info("%s has no class names, and %s is not the data set for them: %s", workdir, data_name, expected)
+        logging.info(
+            "Class names of %s not taken: expected the %d classes of %s, evaluated on the %d of %s.",
+            workdir,
+            config.model.num_classes,
+            config.data.name,
+            len(class_names),
+            data_name,
+        )
 
 
 def check_same(saved: ConfigDict, config: ConfigDict, workdir: Path, section: str = "") -> None:
