@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from rsa_jax.nn.forms import FORMS
 
 import rsa_jax
 from benchmarks.measure import interleaved, report, table
 from benchmarks.train_step import jax_step, make_program, torch_step
-from rsa_jax.transforms.forms import FORMS
 
 MIB = 2**20
 # Channels of the stages and their stride.

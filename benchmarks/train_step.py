@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.measure import interleaved, report, table
 from configs import common
-from rsa_jax.compiler import compiler_options
+from rsa_jax.precision import compiler_options
 from rsa_jax.training.optimizer import make_optimizer, make_schedule
 from rsa_jax.training.state import TrainState, create_state, define_model
 from rsa_jax.training.step import make_update

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from rsa_jax.nn.forms import FORMS
 
 import rsa_jax
 from benchmarks.measure import interleaved, report, table
-from rsa_jax.transforms.forms import FORMS
 
 # Side of the map, channels, and layers in RSANet-R50.
 STAGES = ((56, 64, 1), (28, 128, 2), (14, 256, 3), (7, 512, 1))

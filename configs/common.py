@@ -46,8 +46,6 @@ def model_config() -> ConfigDict:
     config.rsa.normalization = "l2"
     # Two layers, one with the window's height and width, then one with its frames, in the place of one.
     config.rsa.factorized = False
-    # How the function is computed: "reference" (Eq. 11), "conv" (Eq. 12), "banded", or "auto" to choose.
-    config.rsa.form = "auto"
     # For "dynamic_conv", `rsa` with kernel "V" and context "V"; for the others:
     config.self_attention = ConfigDict()
     config.self_attention.num_heads = 8
@@ -86,6 +84,9 @@ def model_config() -> ConfigDict:
     config.dtype = "float32"
     # Recompute each block in the backward pass instead of keeping its activations.
     config.remat = False
+    # How operations are computed: "xla" (plain JAX), "cpu", and for RSA "reference" (Eq. 11) or "conv" (Eq. 12 by
+    # grouped convolutions). None: what suits the platform.
+    config.implementation = placeholder(str)
     return config
 
 

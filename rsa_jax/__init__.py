@@ -4,13 +4,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rsa_jax import compiler, weights
-    from rsa_jax.network import create_model
-    from rsa_jax.transforms import RSA
+    from rsa_jax import ops, weights
+    from rsa_jax.nn import RSA, create_model
 
-__all__ = ["RSA", "compiler", "create_model", "weights"]
+__all__ = ["RSA", "create_model", "ops", "weights"]
 
-_MODULES = {"RSA": "rsa_jax.transforms", "create_model": "rsa_jax.network"}
+_MODULES = {"RSA": "rsa_jax.nn", "create_model": "rsa_jax.nn"}
 
 
 def __getattr__(name: str) -> Any:

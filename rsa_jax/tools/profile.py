@@ -1,9 +1,13 @@
 """Prints what a network costs, layer by layer: parameters, multiply-adds, activations and, on request, time.
 
-python -m rsa_jax.tools.profile --config configs/ssv2.py [--time] [--config.data.num_frames=16 ...]
+python -m rsa_jax.tools.profile --config configs/ssv2.py [--time] [--target v5e] [--config.data.num_frames=16 ...]
 
 All figures are of one clip. Multiply-adds are counted as in the paper's tables: convolutions, transforms and the
 classifier; nothing for BatchNorm, activations and pooling.
+
+--target compiles the training step for a chip that need not be there (pip install jax[tpu] or jax[cuda13]; one such
+process at a time), and prints what its compiler says: memory, time, and the largest batch that fits, of those that
+batch_size becomes when it is halved.
 """
 
 import dataclasses
@@ -19,19 +23,26 @@ from absl import app, flags
 from flax import nnx
 from ml_collections import ConfigDict
 
-from rsa_jax.compiler import with_precision
+from rsa_jax import ops
+from rsa_jax.chips import CHIPS, Chip, Cost, compile_for
 from rsa_jax.flags import CONFIG
-from rsa_jax.layers import BatchNorm
 from rsa_jax.logs import setup_logging
-from rsa_jax.network import TSNResNet, create_model
+from rsa_jax.nn.layers import BatchNorm
+from rsa_jax.nn.network import TSNResNet, create_model
+from rsa_jax.precision import with_precision
 from rsa_jax.tools.watch import layer_name, watch
 from rsa_jax.training.models import blank_model
-from rsa_jax.training.state import PyTree, define_model, merge_model, split_model
+from rsa_jax.training.optimizer import make_optimizer, make_schedule
+from rsa_jax.training.programs import abstract_batch, jit_train_step
+from rsa_jax.training.state import PyTree, abstract_state, create_state, define_model, merge_model, split_model
 
 TIME = flags.DEFINE_bool("time", False, "Measure the time of every layer and of the network on this machine, too.")
+TARGET = flags.DEFINE_enum("target", None, list(CHIPS), "Compile the training step for this chip, too.")
 
 REPEATS = 5
-MIB = 2**20
+# Of stored frames, where no data set says it: those of prepared videos with a short side of 240.
+FRAME_SIZE = (240, 320)
+MIB, GIB = 2**20, 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,12 +101,13 @@ def profile(config: ConfigDict) -> list[LayerCost]:
     return costs
 
 
-def saved_bytes(config: ConfigDict) -> int:
-    """Of what a training step keeps of one clip for its backward pass, as JAX hands it over.
+def saved_bytes(config: ConfigDict, platform: str) -> int:
+    """Size of what a training step keeps of one clip for its backward pass, as JAX hands it over, on a platform.
 
     XLA may compute some of it again instead. Parameters do not count.
     """
-    model = _changed(config.model, batch_norm_clips=0)
+    implementation = config.model.implementation or ops.PREFERRED.get(platform, "xla")
+    model = _changed(config.model, batch_norm_clips=0, implementation=implementation)
     graph = define_model(model).train
 
     def forward(params: PyTree, batch_stats: PyTree, clip: jax.Array) -> Any:
@@ -114,6 +126,55 @@ def saved_bytes(config: ConfigDict) -> int:
         else:
             total += leaf.size * leaf.dtype.itemsize
     return total
+
+
+def step_cost(config: ConfigDict, chip: Chip, shape: Sequence[int] = (1,)) -> Cost:
+    """What the training step costs on each of some chips that share the batch, by their compiler.
+
+    Args:
+        config: of a run, with `model.num_classes` set.
+        chip: of this kind.
+        shape: see `Chip.mesh`.
+
+    Raises:
+        RuntimeError: the compiler is not installed.
+        jax.errors.JaxRuntimeError: it refuses, such as for want of memory.
+        ValueError: a field of the configuration is wrong.
+    """
+    mesh = chip.mesh(shape)
+    schedule = make_schedule(config.optimizer, epochs=config.epochs, steps_per_epoch=1000)
+    optimizer = make_optimizer(config.optimizer, schedule)
+    step = jit_train_step(define_model(config.model), optimizer, schedule, config, (), mesh)
+    state = abstract_state(lambda: create_state(config, optimizer), mesh)
+    return compile_for(chip, step.lower(state, abstract_batch(config, FRAME_SIZE)))
+
+
+def fitting(config: ConfigDict, chip: Chip) -> Iterator[str]:
+    """Lines about the training step on one chip: with the configuration's batch, and halved until it fits."""
+    config = config.copy_and_resolve_references()
+    while config.batch_size >= 1:
+        name = f"{chip.name}, {config.batch_size} clips"
+        try:
+            cost = step_cost(config, chip)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            yield f"{name}: does not fit into {chip.memory / GIB:.1f} GiB ({_first_line(error)})"
+        else:
+            yield f"{name}: {cost.total / GIB:.2f} of {chip.memory / GIB:.1f} GiB, {_time(cost, chip)}"
+            if cost.total <= chip.memory:
+                return
+        config.batch_size //= 2
+
+
+def _time(cost: Cost, chip: Chip) -> str:
+    if chip.clock:
+        return f"{1e3 * cost.seconds:.1f} ms a step by the compiler's estimate"
+    return f"at least {1e3 * cost.seconds:.1f} ms a step, by {cost.traffic / 1e9:.1f} GB through the memory"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ")
 
 
 def measure_layers(config: ConfigDict, costs: Sequence[LayerCost]) -> list[Seconds]:
@@ -232,10 +293,18 @@ def main(argv: list[str]) -> None:
     print("\n".join(_table(costs, times)))
     parameters, multiply_adds = sum(c.parameters for c in costs) / 1e6, sum(c.multiply_adds for c in costs) / 1e9
     print(f"\n{parameters:.3f} M parameters, {multiply_adds:.3f} G multiply-adds")
-    print(f"{saved_bytes(config) / MIB:.4g} MiB kept for the backward pass")
+    chip = CHIPS[TARGET.value] if TARGET.value else None
+    platform = chip.platform if chip else jax.default_backend()
+    print(f"{saved_bytes(config, platform) / MIB:.4g} MiB kept for the backward pass")
     if times:
         network, device = measure_network(config), jax.devices()[0].device_kind
         print(f"The whole network on {device}: forward {network.forward:.3g} s, with gradients {network.both:.3g} s")
+    if chip:
+        try:
+            for line in fitting(config, chip):
+                print(line, flush=True)
+        except (RuntimeError, ValueError) as error:
+            raise SystemExit(f"{type(error).__name__}: {error}") from error
 
 
 if __name__ == "__main__":

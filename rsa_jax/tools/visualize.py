@@ -26,12 +26,13 @@ from flax import nnx
 from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 
-from rsa_jax.compiler import with_precision
 from rsa_jax.data.augment import square_crop, to_pixels
 from rsa_jax.data.segments import Reading, read_video, stored_as
 from rsa_jax.files import printable
 from rsa_jax.logs import setup_logging
-from rsa_jax.network import TSNResNet
+from rsa_jax.nn.network import TSNResNet
+from rsa_jax.ops.windows import check_position
+from rsa_jax.precision import with_precision
 from rsa_jax.tools.kernel_figure import Panel, draw_kernels
 from rsa_jax.tools.pictures import check_picture
 from rsa_jax.tools.watch import Path as LayerPath
@@ -39,7 +40,6 @@ from rsa_jax.tools.watch import layer_name, watch
 from rsa_jax.training.checkpoints import read_config, read_dataset
 from rsa_jax.training.models import load_model
 from rsa_jax.training.scores import all_class_names
-from rsa_jax.transforms.windows import check_position
 
 Position = tuple[int, int, int]
 

@@ -23,7 +23,7 @@ FREE_FIELDS = (
     "data.data_dir",
     "data.prefetch",
     "model.remat",
-    "model.rsa.form",
+    "model.implementation",
     "optimizer.recipe_batch_size",
     "optimizer.recipe_learning_rate",
 )
@@ -35,7 +35,11 @@ EARLIER_VALUES = {
     "data.sampling": "whole",
     "optimizer.restart_step": False,
     "model.self_attention.softmax": True,
+    "model.implementation": None,
 }
+
+# Fields that workdirs of earlier runs have, and that say nothing of their results.
+FORMER_FIELDS = ("model.rsa.form",)
 
 
 class WorkdirError(ValueError):
@@ -207,17 +211,24 @@ def check_dataset(workdir: Path, dataset: dict[str, Any], fields: Sequence[str])
 
 
 def read_config(workdir: Path) -> ConfigDict:
-    """The configuration of the run in a workdir, with the fields that are newer than the run.
+    """The configuration of the run in a workdir, with the fields that are newer than the run, without former ones.
 
     Raises:
         WorkdirError: it holds no run.
     """
     content = _read_json(workdir / "config.json")
-    for field, value in EARLIER_VALUES.items():
+
+    def place(field: str) -> tuple[dict[str, Any], str]:
         *sections, name = field.split(".")
-        section = functools.reduce(lambda fields, key: fields.setdefault(key, {}), sections, content)
+        return functools.reduce(lambda fields, key: fields.setdefault(key, {}), sections, content), name
+
+    for field, value in EARLIER_VALUES.items():
+        section, name = place(field)
         if section.get(name) is None:
             section[name] = value
+    for field in FORMER_FIELDS:
+        section, name = place(field)
+        section.pop(name, None)
     return ConfigDict(content)
 
 

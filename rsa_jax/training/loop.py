@@ -11,9 +11,9 @@ from absl import logging
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from rsa_jax.compiler import describe_precision
 from rsa_jax.data.pipeline import read_clips
 from rsa_jax.files import write_json
+from rsa_jax.precision import describe_precision
 from rsa_jax.report import write_report
 from rsa_jax.training.checkpoints import Checkpoints, check_workdir, claim_workdir, learn_class_names
 from rsa_jax.training.evaluation import Views

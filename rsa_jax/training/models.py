@@ -11,7 +11,7 @@ from absl import logging
 from flax import nnx
 from ml_collections import ConfigDict
 
-from rsa_jax.network import TSNResNet, create_model
+from rsa_jax.nn.network import TSNResNet, create_model
 from rsa_jax.training.checkpoints import Checkpoints, WorkdirError, claim_workdir, read_config, read_dataset
 from rsa_jax.training.optimizer import make_optimizer
 from rsa_jax.training.state import (

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from rsa_jax.compiler import with_precision
 from rsa_jax.data.segments import Reading, Segment, stored_as
+from rsa_jax.precision import with_precision
 from rsa_jax.training.checkpoints import read_config, read_dataset
 from rsa_jax.training.evaluation import Views
 from rsa_jax.training.models import load_model

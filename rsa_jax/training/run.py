@@ -11,13 +11,14 @@ from absl import logging
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from rsa_jax.compiler import PRECISIONS, compiler_options, with_precision
 from rsa_jax.data import pipeline
 from rsa_jax.data.sampling import SAMPLINGS
+from rsa_jax.precision import PRECISIONS
 from rsa_jax.training.checkpoints import Checkpoints, check_dataset, check_same, read_config
-from rsa_jax.training.evaluation import CROP_PLACES, EvalStep, Views, evaluate, make_eval_step
+from rsa_jax.training.evaluation import CROP_PLACES, EvalStep, Views, evaluate
 from rsa_jax.training.models import load_initial_weights
 from rsa_jax.training.optimizer import make_optimizer, make_restart, make_schedule
+from rsa_jax.training.programs import abstract_batch, jit_eval_step, jit_train_step
 from rsa_jax.training.scores import AVERAGES, Scores
 from rsa_jax.training.state import (
     ModelDefinition,
@@ -28,10 +29,9 @@ from rsa_jax.training.state import (
     make_mesh,
     merge_model,
     replicated,
-    split_batch,
     split_model,
 )
-from rsa_jax.training.step import Batch, Metrics, make_train_step
+from rsa_jax.training.step import Batch, Metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,17 +87,13 @@ class Run:
         Raises:
             ValueError: a field of the configuration is wrong.
         """
-        batch, data = self.config.batch_size, self.config.data
-        frames = jax.ShapeDtypeStruct((batch, data.num_frames, *self.info.frame_size, 3), np.uint8)
-        number = jax.ShapeDtypeStruct((batch,), np.int32)
-        mask = jax.ShapeDtypeStruct((batch,), np.float32)
-        abstract = {"frames": frames, "label": number, "index": number, "epoch": number, "mask": mask}
+        batch = self.config.batch_size
         parts = self.config.optimizer.accumulation * jax.device_count()
         if batch % parts:
             raise ValueError(
                 f"batch_size: expected a multiple of {parts} (devices x optimizer.accumulation), got {batch}"
             )
-        jax.eval_shape(self.train_step, self.abstract_state(), abstract)
+        jax.eval_shape(self.train_step, self.abstract_state(), abstract_batch(self.config, self.info.frame_size))
 
     def batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
         """Training batches from a step to the end of the run."""
@@ -154,9 +150,7 @@ def make_run(config: ConfigDict) -> Run:
     optimizer = make_optimizer(config.optimizer, schedule)
     model = define_model(config.model)
     mesh = make_mesh()
-    whole, parts = replicated(mesh), split_batch(mesh)
-    step = make_train_step(model, optimizer, schedule, config, info.directional)
-    eval_step = make_eval_step(model, config)
+    whole = replicated(mesh)
     apply_restart = make_restart(config.optimizer)
 
     def restart(state: TrainState) -> tuple[TrainState, jax.Array]:
@@ -170,19 +164,9 @@ def make_run(config: ConfigDict) -> Run:
         mesh,
         steps_per_epoch,
         init=jax.jit(functools.partial(create_state, config, optimizer), out_shardings=whole),
-        train_step=jax.jit(
-            with_precision(step, config.matmul_precision),
-            in_shardings=(whole, parts),
-            out_shardings=whole,
-            donate_argnums=0,
-            compiler_options=compiler_options(),
-        ),
+        train_step=jit_train_step(model, optimizer, schedule, config, info.directional, mesh),
         restart=jax.jit(restart, in_shardings=(whole,), out_shardings=whole, donate_argnums=0),
-        eval_step=jax.jit(
-            with_precision(eval_step, config.matmul_precision),
-            in_shardings=(whole, whole, parts, whole),
-            out_shardings=whole,
-        ),
+        eval_step=jit_eval_step(model, config, mesh),
     )
 
 

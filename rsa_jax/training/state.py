@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Int
 from ml_collections import ConfigDict
 
-from rsa_jax.network import TSNResNet, create_model
+from rsa_jax.nn.network import TSNResNet, create_model
 
 PyTree = Any
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from rsa_jax.network import STAGE_SIZES
+from rsa_jax.nn.network import STAGE_SIZES
 
 _BLOCK = re.compile(r"base_model\.layer(\d+)\.(\d+)\.")
 

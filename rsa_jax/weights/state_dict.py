@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from rsa_jax.layers import BatchNorm, SpatialConv
-from rsa_jax.network import TSNResNet
-from rsa_jax.transforms import RSA
+from rsa_jax.nn import RSA
+from rsa_jax.nn.layers import BatchNorm, SpatialConv
+from rsa_jax.nn.network import TSNResNet
 from rsa_jax.weights.transfer import transform_blocks
 
 StateDict = dict[str, np.ndarray]
@@ -111,7 +111,7 @@ def _unpublished(layer: Any) -> str:
         settings.append(f"normalization {layer.normalization!r}")
     if not layer.decomposed:
         settings.append("decomposed False")
-    if layer.H1 is not None and layer.relation_groups != layer.projection.in_features // layer.num_queries:
+    if layer.H1 is not None and layer.relation_groups != layer.projection.kernel.shape[0] // layer.num_queries:
         settings.append(f"relation_groups {layer.relation_groups}")
     return f"RSA with {', '.join(settings)}" if settings else ""
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from flax import nnx
 
-from rsa_jax.layers import SpatialConv
-from rsa_jax.network import TSNResNet
+from rsa_jax.nn.layers import SpatialConv
+from rsa_jax.nn.network import TSNResNet
 
 # Stage and block.
 Place = tuple[int, int]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from rsa_jax.data import pipeline
 from rsa_jax.files import write_json
-from rsa_jax.network import create_model
+from rsa_jax.nn.network import create_model
 from rsa_jax.tools import predict, prepare, visualize
 from rsa_jax.training.loop import evaluate_checkpoint
 from rsa_jax.training.models import save_model

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from rsa_jax.layers import SpatialConv
-from rsa_jax.network import count_parameters
+from rsa_jax.nn.layers import SpatialConv
+from rsa_jax.nn.network import count_parameters
+from rsa_jax.nn.registry import TRANSFORMS, transform_factory
+from rsa_jax.nn.rsa import PARTS
 from rsa_jax.tools.profile import profile, saved_bytes
 from rsa_jax.tools.studies import STUDIES
 from rsa_jax.training.models import blank_model
-from rsa_jax.transforms.factory import TRANSFORMS, transform_factory
-from rsa_jax.transforms.rsa import PARTS
 
 ROOT = Path(__file__).parents[2]
 

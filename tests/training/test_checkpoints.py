@@ -135,7 +135,7 @@ def test_what_does_not_change_results_may_change(tmp_path):
     config = common.get_config()
     claim_workdir(tmp_path, config, DATASET)
     config.eval.batch_size, config.log.every_steps, config.data.data_dir = 1, 2, "/elsewhere"
-    config.model.rsa.form, config.model.remat = "conv", True
+    config.model.implementation, config.model.remat = "conv", True
     check_workdir(tmp_path, config, DATASET)
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from rsa_jax.network import create_model
+from rsa_jax.nn import factory
+from rsa_jax.nn.network import create_model
 from rsa_jax.training.metrics import NonFiniteLossError, PendingMetrics
 from rsa_jax.training.optimizer import make_optimizer, make_schedule
 from rsa_jax.training.state import TrainState, create_state, define_model, split_model
 from rsa_jax.training.step import cross_entropy, make_train_step, make_update
-from rsa_jax.transforms import factory
 from tests.tiny import FAST_COMPILATION
 
 

@@ -8,7 +8,7 @@ from flax import nnx
 
 import rsa_jax
 from configs import common
-from rsa_jax.network import STAGE_SIZES
+from rsa_jax.nn.network import STAGE_SIZES
 from rsa_jax.training.models import blank_model
 from rsa_jax.weights import load_torch, to_torch
 from tests import golden_files

@@ -1,0 +1,259 @@
+"""Compiles layers, networks and the input for chips that are not at hand, and reports what their compilers say.
+
+python -m benchmarks.accelerators --chip v5e|v6e|h100 [--only TEXT ...] [--again]
+
+Every result is written as soon as it is there, to results/accelerators_CHIP.json and .md; what is there already is not
+compiled again. A step takes minutes. One process at a time for TPUs, whose compiler takes a lock.
+"""
+
+import argparse
+import dataclasses
+import functools
+import importlib.metadata
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from ml_collections import ConfigDict
+
+import rsa_jax
+from benchmarks.measure import RESULTS, table
+from benchmarks.textbook_resnet import make_step
+from benchmarks.transform import STAGES
+from configs import common
+from rsa_jax.chips import CHIPS, Chip, Cost, compile_for
+from rsa_jax.data.augment import square_crop
+from rsa_jax.nn.registry import TRANSFORMS
+from rsa_jax.precision import with_precision
+from rsa_jax.training.optimizer import make_optimizer, make_schedule
+from rsa_jax.training.programs import abstract_batch, jit_eval_step, jit_train_step
+from rsa_jax.training.state import abstract_state, create_state, define_model, replicated, split_batch
+from rsa_jax.training.step import View, make_augment, make_update
+
+CLIPS, FRAMES, SIDE, CLASSES = 8, 16, 224, 174
+STORED = (240, 320)
+MIB, GIB = 2**20, 2**30
+# A slice of 16 chips; a host of eight cards.
+PODS = {"tpu": (4, 4), "cuda": (8,)}
+
+Lower = Callable[[jax.sharding.Mesh], jax.stages.Lowered]
+
+
+def make_config(**fields: Any) -> ConfigDict:
+    """RSANet-R50 in bfloat16, with some fields changed."""
+    config = common.get_config()
+    config.update_from_flattened_dict(
+        {
+            "model.num_classes": CLASSES,
+            "model.dtype": "bfloat16",
+            "batch_size": CLIPS,
+            "data.num_frames": FRAMES,
+            "data.image_size": SIDE,
+            **fields,
+        }
+    )
+    return config
+
+
+def update(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowered:
+    """The update of the state by normalised clips."""
+    optimizer, _ = _optimizer(config)
+    state = abstract_state(lambda: create_state(config, optimizer), mesh)
+    shape = (config.batch_size, FRAMES, SIDE, SIDE, 3)
+    clips = jax.ShapeDtypeStruct(shape, jnp.dtype(config.model.dtype), sharding=split_batch(mesh))
+    label = jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=split_batch(mesh))
+    step = with_precision(make_update(define_model(config.model), optimizer, config), config.matmul_precision)
+    return jax.jit(step, donate_argnums=0).lower(state, clips, label)
+
+
+def train_step(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowered:
+    """The whole step from stored frames, of a batch that the chips share."""
+    optimizer, schedule = _optimizer(config)
+    state = abstract_state(lambda: create_state(config, optimizer), mesh)
+    step = jit_train_step(define_model(config.model), optimizer, schedule, config, (), mesh)
+    return step.lower(state, abstract_batch(config, STORED))
+
+
+def eval_step(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowered:
+    """One view of a batch."""
+    optimizer, _ = _optimizer(config)
+    state = abstract_state(lambda: create_state(config, optimizer), mesh)
+    step: Any = jit_eval_step(define_model(config.model), config, mesh)
+    return step.lower(state.params, state.batch_stats, abstract_batch(config, STORED), View())
+
+
+def textbook(mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
+    """The training step of the peer, on as many images as there are frames."""
+    step, state = make_step(CLASSES, jnp.bfloat16)
+    images = jax.ShapeDtypeStruct((CLIPS * FRAMES, SIDE, SIDE, 3), jnp.bfloat16)
+    labels = jax.ShapeDtypeStruct((CLIPS * FRAMES,), jnp.int32)
+    return jax.jit(step, donate_argnums=0).lower(*_whole((state, images, labels), mesh))
+
+
+def layer(mesh: jax.sharding.Mesh, channels: int, side: int, gradients: bool) -> jax.stages.Lowered:
+    """One RSA layer with its projection; with the gradients of input and parameters."""
+    module = nnx.eval_shape(lambda: rsa_jax.RSA(channels, dtype=jnp.bfloat16, rngs=nnx.Rngs(0)))
+    graph, params = nnx.split(module)
+
+    def forward(params: nnx.State, x: jax.Array) -> jax.Array:
+        return nnx.merge(graph, params)(x)
+
+    def loss(params: nnx.State, x: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.square(forward(params, x).astype(jnp.float32)))
+
+    x = jax.ShapeDtypeStruct((CLIPS, FRAMES, side, side, channels), jnp.bfloat16)
+    function = jax.grad(loss, argnums=(0, 1)) if gradients else forward
+    return jax.jit(function).lower(*_whole((params, x), mesh))
+
+
+def train_input(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowered:
+    """What comes before the network in training: crop, resize, flip, normalise."""
+    return jax.jit(make_augment(config, ())).lower(_whole(abstract_batch(config, STORED), mesh))
+
+
+def eval_input(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowered:
+    """What comes before the network in evaluation."""
+    crop = functools.partial(square_crop, image_size=SIDE, eval_crop=config.data.eval_crop)
+    frames = abstract_batch(config, STORED)["frames"]
+    return jax.jit(crop).lower(*_whole((frames, jax.ShapeDtypeStruct((), jnp.int32)), mesh))
+
+
+def programs(chip: Chip) -> dict[str, tuple[Lower, Sequence[int]]]:
+    """What is compiled, by name: the program, and the chips it is for."""
+    one, pod = (1,), PODS[chip.platform]
+    number = int(np.prod(pod))
+    found: dict[str, tuple[Lower, Sequence[int]]] = {"textbook ResNet-50": (textbook, one)}
+
+    def add(name: str, function: Callable[..., jax.stages.Lowered], *args: Any, chips: Sequence[int] = one) -> None:
+        found[name] = functools.partial(_call, function, args), chips
+
+    for transform in ("conv2d", "rsa", *sorted(set(TRANSFORMS) - {"conv2d", "rsa"})):
+        add(f"update, {transform}", update, make_config(**{"model.transform": transform}))
+    for side, channels, _ in STAGES:
+        add(f"RSA layer {side}² x {channels}, forward", layer, channels, side, False)
+        add(f"RSA layer {side}² x {channels}, gradients", layer, channels, side, True)
+    add("evaluation, rsa", eval_step, make_config())
+    add("evaluation, conv2d", eval_step, make_config(**{"model.transform": "conv2d"}))
+    add("input, training", train_input, make_config())
+    add("input, evaluation", eval_input, make_config())
+    for name, fields in {
+        "float32": {"model.dtype": "float32"},
+        "remat": {"model.remat": True},
+        "accumulation of 2": {"optimizer.accumulation": 2},
+        "BatchNorm of 4 clips": {"model.batch_norm_clips": 4},
+    }.items():
+        add(f"update, rsa, {name}", update, make_config(**fields))
+    for transform in ("conv2d", "rsa"):
+        fields = {"model.transform": transform, "model.batch_norm_clips": CLIPS}
+        add(f"step, {transform}", train_step, make_config(**fields))
+        several = make_config(**fields, batch_size=CLIPS * number)
+        add(f"step, {transform}, {number} chips, batch {CLIPS * number}", train_step, several, chips=pod)
+    return found
+
+
+def _call(function: Callable[..., jax.stages.Lowered], args: tuple, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
+    return function(mesh, *args)
+
+
+def _whole(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+    def place(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh))
+
+    return jax.tree.map(place, tree)
+
+
+def _optimizer(config: ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    schedule = make_schedule(config.optimizer, epochs=config.epochs, steps_per_epoch=1000)
+    return make_optimizer(config.optimizer, schedule), schedule
+
+
+def measure(chip: Chip, lower: Lower, shape: Sequence[int]) -> dict[str, Any]:
+    """The cost of a program, or why it has none."""
+    try:
+        cost = compile_for(chip, lower(chip.mesh(shape)))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return {"error": str(error).splitlines()[0]}
+    return _plain(cost)
+
+
+def _plain(cost: Cost) -> dict[str, Any]:
+    fields = {field.name: getattr(cost, field.name) for field in dataclasses.fields(cost)}
+    return fields | {name: [part._asdict() for part in fields[name]] for name in ("collectives", "operations")}
+
+
+def write(chip: Chip, results: Mapping[str, Any]) -> None:
+    """Writes the results, and prints them as tables."""
+    packages = ("jax", "jaxlib", "libtpu" if chip.platform == "tpu" else "jax-cuda13-pjrt")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    estimate = "ms, estimated" if chip.clock else "ms, at least"
+    header = [
+        "",
+        estimate,
+        "of textbook",
+        "temporary MiB",
+        "of textbook",
+        "total GiB",
+        "traffic GB",
+        "TFLOP",
+        "compiled, s",
+    ]
+    peer = results.get("textbook ResNet-50", {})
+    rows, exchanges, operations = [], [], []
+    for name, cost in results.items():
+        if "error" in cost:
+            rows.append([name, "does not fit", *"-------"])
+            continue
+        ratios = ["-", "-"]
+        if name.startswith(("textbook", "update")) and peer:
+            ratios = [cost["seconds"] / peer["seconds"], cost["temporary"] / peer["temporary"]]
+        flops = cost["flops"] / 1e12 or "-"
+        rows.append(
+            [name, 1e3 * cost["seconds"], ratios[0], cost["temporary"] / MIB, ratios[1], cost["total"] / GIB]
+            + [cost["traffic"] / 1e9, flops, cost["compilation"]]
+        )
+        exchanges += [[name, part["kind"], part["number"], part["bytes"] / MIB] for part in cost["collectives"]]
+        if name in ("textbook ResNet-50", "update, conv2d", "update, rsa"):
+            for part in cost["operations"]:
+                amount = 1e3 * part["cycles"] / chip.clock if chip.clock else part["traffic"] / 1e9
+                operations.append([name, amount, part["kind"], f"`{part['result'][:60]}`", f"`{part['source'][-60:]}`"])
+    title = f"{chip.name}, bfloat16, {CLIPS} clips of {FRAMES} x {SIDE}² unless said"
+    unit = "ms" if chip.clock else "GB"
+    parts = [f"{title}\n\n{table(header, rows)}"]
+    if exchanges:
+        parts.append(f"Exchanges between chips\n\n{table(['', 'kind', 'number', 'MiB'], exchanges)}")
+    parts.append(f"Most expensive operations\n\n{table(['', unit, 'kind', 'result', 'from'], operations)}")
+    text = "\n\n".join([*parts, f"By the compilers of {versions}; nothing was run."])
+    RESULTS.mkdir(exist_ok=True)
+    stem = RESULTS / f"accelerators_{chip.name}"
+    stem.with_suffix(".json").write_text(json.dumps({"versions": versions, "results": results}, indent=1) + "\n")
+    stem.with_suffix(".md").write_text(text + "\n")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Compiles and reports."""
+    parser = argparse.ArgumentParser("benchmarks.accelerators", description=__doc__)
+    parser.add_argument("--chip", choices=list(CHIPS), required=True)
+    parser.add_argument("--only", nargs="+", default=[""], help="programs whose names begin so")
+    parser.add_argument("--again", action="store_true", help="compile what has a result, too")
+    args = parser.parse_args(argv)
+    chip = CHIPS[args.chip]
+    path = RESULTS / f"accelerators_{chip.name}.json"
+    known = json.loads(path.read_text())["results"] if path.exists() else {}
+    todo = programs(chip)
+    for name, (lower, shape) in todo.items():
+        if name.startswith(tuple(args.only)) and (args.again or name not in known):
+            known[name] = measure(chip, lower, shape)
+            figures = {key: value for key, value in known[name].items() if key not in ("operations", "collectives")}
+            print(f"{name}: {figures}", flush=True)
+            write(chip, {name: known[name] for name in todo if name in known})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Chips, their peaks, and their compilers' descriptions."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A chip, as its vendor describes it.
+
+    Attributes:
+        name: by which it is asked for.
+        platform: "tpu" or "cuda", as JAX calls it.
+        memory: bytes that a program can have.
+        bandwidth: of its memory, bytes a second.
+        flops: peak of bfloat16, operations a second.
+        clock: cycles a second, of a TPU.
+        description: of a GPU, for XLA.
+        options: for the compiler.
+    """
+
+    name: str
+    platform: str
+    memory: float
+    bandwidth: float
+    flops: float
+    clock: float | None = None
+    description: str | None = None
+    options: dict[str, str | bool] = dataclasses.field(default_factory=dict)
+
+    def mesh(self, shape: Sequence[int] = (1,)) -> jax.sharding.Mesh:
+        """A mesh over chips that need not exist, with the one axis "data".
+
+        Args:
+            shape: how chips are wired, such as (4, 4) of a TPU slice; their number for GPUs, which share one host.
+
+        Raises:
+            RuntimeError: the compiler is not installed, or another process uses it.
+        """
+        number = math.prod(shape)
+        if self.platform == "tpu":
+            # The compiler knows whole hosts of four chips.
+            wired = shape if number >= 4 else (2, 2)
+            wanted: dict[str, Any] = {"topology_name": f"{self.name}:{'x'.join(map(str, wired))}"}
+        else:
+            wanted = {"topology_name": f"1x{number}x1", "topology": f"1x{number}x1", "target_config": self.description}
+        try:
+            topology: Any = topologies.get_topology_desc(platform=self.platform, **wanted)
+        except Exception as error:
+            extra = "tpu" if self.platform == "tpu" else "cuda13"
+            raise RuntimeError(
+                f"{self.name}: its compiler does not start (pip install jax[{extra}]; one process at a time): {error}"
+            ) from error
+        devices = np.array(topology.devices[:number])
+        return jax.sharding.Mesh(devices, ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+# What XLA has to know of the card; figures of NVIDIA's data sheet.
+_H100 = """
+gpu_device_info {
+  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472
+  threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128 block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535 block_dim_limit_z: 65535 memory_bandwidth: 3352320000000 l2_cache_size: 52428800
+  clock_rate_ghz: 1.98 device_memory_size: 84929347584 shared_memory_per_block_optin: 232448
+  cuda_compute_capability { major: 9 minor: 0 } registers_per_core_limit: 65536 registers_per_block_limit: 65536
+}
+platform_name: "CUDA" dnn_version_info { major: 9 minor: 8 } device_description_str: "NVIDIA H100 80GB HBM3"
+"""
+
+CHIPS = {
+    "v5e": Chip("v5e", "tpu", memory=15.75 * GIB, bandwidth=819e9, flops=197e12, clock=1.5e9),
+    "v6e": Chip("v6e", "tpu", memory=31.25 * GIB, bandwidth=1640e9, flops=918e12, clock=1.75e9),
+    "h100": Chip(
+        "h100",
+        "cuda",
+        memory=79.1 * GIB,
+        bandwidth=3350e9,
+        flops=989e12,
+        description=_H100,
+        # Without a card, nothing can be tried out.
+        options={"xla_gpu_autotune_level": "0"},
+    ),
+}

@@ -1,0 +1,69 @@
+"""What a compiler says that a program costs."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from rsa_jax.chips.chips import Chip
+from rsa_jax.chips.hlo import Collective, Operation, Program
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What one chip needs for a program.
+
+    Attributes:
+        temporary: bytes beside arguments and results.
+        total: bytes with them.
+        seconds: the TPU compiler's estimate; for a GPU, the least by the memory's bandwidth.
+        traffic: bytes that operations read and write outside of fusions.
+        flops: of the compiler's count; it knows nothing of libraries' calls.
+        compilation: seconds that the compiler took.
+        collectives: exchanges between chips.
+        operations: those that cost most.
+    """
+
+    temporary: int
+    total: int
+    seconds: float
+    traffic: int
+    flops: float
+    compilation: float
+    collectives: Sequence[Collective]
+    operations: Sequence[Operation]
+
+
+def compile_for(chip: Chip, lowered: jax.stages.Lowered, operations: int = 10) -> Cost:
+    """Compiles a program for a chip that need not exist.
+
+    Args:
+        chip: of the mesh that the program was lowered for.
+        lowered: the program.
+        operations: of the most expensive operations, how many.
+
+    Raises:
+        jax.errors.JaxRuntimeError: such as that it needs more memory than the chip has.
+    """
+    start = time.perf_counter()
+    compiled = lowered.compile(compiler_options=chip.options)
+    compilation = time.perf_counter() - start
+    memory: Any = compiled.memory_analysis()
+    program = Program(compiled.as_text() or "")
+    arguments = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    traffic = program.traffic()
+    seconds = program.cycles() / chip.clock if chip.clock else traffic / chip.bandwidth
+    flops = (compiled.cost_analysis() or {}).get("flops", 0.0)
+    most = program.largest(operations, by="cycles" if chip.clock else "traffic")
+    return Cost(
+        memory.temp_size_in_bytes,
+        memory.temp_size_in_bytes + arguments,
+        seconds,
+        traffic,
+        flops,
+        compilation,
+        program.collectives(),
+        most,
+    )

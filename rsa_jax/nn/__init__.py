@@ -1,0 +1,21 @@
+"""What the paper describes: RSA and the transforms beside it, the layers around them, and the network."""
+
+from rsa_jax.nn.convolutions import Conv2Plus1D, ShiftedConv, SpaceTimeConv
+from rsa_jax.nn.involution import Involution
+from rsa_jax.nn.lambda_layer import LambdaLayer
+from rsa_jax.nn.network import TSNResNet, create_model
+from rsa_jax.nn.rsa import RSA, FactorizedRSA
+from rsa_jax.nn.self_attention import SelfAttention
+
+__all__ = [
+    "RSA",
+    "Conv2Plus1D",
+    "FactorizedRSA",
+    "Involution",
+    "LambdaLayer",
+    "SelfAttention",
+    "ShiftedConv",
+    "SpaceTimeConv",
+    "TSNResNet",
+    "create_model",
+]

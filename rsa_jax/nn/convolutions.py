@@ -1,0 +1,124 @@
+"""Convolutions in space and time."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.nn import initializers
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from rsa_jax import ops
+from rsa_jax.nn.layers import BatchNorm, SpatialConv
+
+# Of the channels that a temporal shift moves by a frame: this share forward, and as many backward.
+SHIFTED = 8
+
+
+class SpaceTimeConv(nnx.Module):
+    """Convolution of `frames` x size x size, zero-padded, without bias: y[n] = Σ_m W_mᵀ x[n + m].
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        frames: of the kernel; odd.
+        size: of the kernel; odd.
+        dtype: of the computation; None for that of input and parameters. Parameters are float32.
+        implementation: of `ops.convolve`.
+        rngs: for the initial weights, normal with variance 2 / fan-out (MSRA).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        frames: int = 3,
+        size: int = 3,
+        dtype: DTypeLike | None = None,
+        implementation: str | None = None,
+        rngs: nnx.Rngs,
+    ):
+        self.dtype, self.implementation = dtype, implementation
+        msra = initializers.variance_scaling(2.0, "fan_out", "normal")
+        self.kernel = nnx.Param(msra(rngs.params(), (frames, size, size, in_channels, out_channels)))
+
+    def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W D"]:
+        """Convolves."""
+        x, kernel = nnx.nn.dtypes.promote_dtype((x, self.kernel[...]), dtype=self.dtype)
+        return ops.convolve(x, kernel, implementation=self.implementation)
+
+    def multiply_adds(self, shape: tuple[int, ...]) -> int:
+        """Of a map of that shape, `B T H W C`."""
+        batch, frames, height, width, _ = shape
+        return batch * frames * height * width * self.kernel.size
+
+
+class Conv2Plus1D(nnx.Module):
+    """(2+1)D convolution (Tran et al., arXiv 1711.11248): 1x3x3, BatchNorm, ReLU, 3x1x1.
+
+    y[n] = Σ_t W_tᵀ z[n + t] over three frames, z[n] = relu(BatchNorm(Σ_m V_mᵀ x[n + m])) over 3 x 3 pixels.
+    z has ⌊27 C² / (9 C + 3 C)⌋ = ⌊2.25 C⌋ channels: the authors' rule, which gives it as many weights as a 3x3x3
+    convolution has.
+
+    Args:
+        channels: C, of input and output.
+        batch_norm_clips: that share BatchNorm's statistics in training; 0 for the whole batch.
+        dtype: of the computation; None for that of input and parameters. Parameters are float32.
+        implementation: of `ops.convolve`.
+        rngs: for the initial weights.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        batch_norm_clips: int = 0,
+        dtype: DTypeLike | None = None,
+        implementation: str | None = None,
+        rngs: nnx.Rngs,
+    ):
+        middle = 27 * channels * channels // (9 * channels + 3 * channels)
+        settings: dict[str, Any] = {"dtype": dtype, "implementation": implementation, "rngs": rngs}
+        self.spatial = SpatialConv(channels, middle, 3, **settings)
+        self.norm = BatchNorm(middle, clips=batch_norm_clips, implementation=implementation)
+        self.temporal = SpaceTimeConv(middle, channels, frames=3, size=1, **settings)
+
+    def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
+        """Transforms a map."""
+        return self.temporal(nnx.relu(self.norm(self.spatial(x))))
+
+    def multiply_adds(self, shape: tuple[int, ...]) -> int:
+        """Of a map of that shape, `B T H W C`."""
+        return self.spatial.multiply_adds(shape) + self.temporal.multiply_adds(shape)
+
+
+class ShiftedConv(SpatialConv):
+    """The temporal shift module (Lin et al., arXiv 1811.08383) in front of the block's own 1x3x3 convolution.
+
+    y[n] = Σ_m W_mᵀ z[n + m] over 3 x 3 pixels, with z = `temporal_shift`(x). Its authors shift before the block's first
+    convolution. Here as all transforms stand: in the place of the 1x3x3.
+
+    Raises:
+        ValueError: there are too few channels to shift any.
+    """
+
+    def __init__(self, channels: int, *, rngs: nnx.Rngs, **settings: Any):
+        if channels < SHIFTED:
+            raise ValueError(f"tsm: shifts one in {SHIFTED} channels, and the block has {channels}; raise model.width")
+        super().__init__(channels, channels, 3, rngs=rngs, **settings)
+
+    def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
+        """Shifts and convolves."""
+        return super().__call__(temporal_shift(x))
+
+
+def temporal_shift(x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
+    """One in eight channels of the next frame, one in eight of the previous one, the others as they are.
+
+    y[t, c] = x[t + 1, c] for c < C / 8, x[t - 1, c] for C / 8 <= c < C / 4, x[t, c] beyond; zero outside of the clip.
+    """
+    number, frames = x.shape[-1] // SHIFTED, x.shape[1]
+    padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
+    following, previous = padded[:, 2:, ..., :number], padded[:, :frames, ..., number : 2 * number]
+    return jnp.concatenate([following, previous, x[..., 2 * number :]], axis=-1)

@@ -1,0 +1,286 @@
+"""Relational self-attention as a Flax layer."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.nn import initializers
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from rsa_jax import ops
+from rsa_jax.nn.layers import BatchNorm, Linear
+from rsa_jax.ops.equations import RSAWeights, basic_kernel, over_window, relational_kernel
+from rsa_jax.ops.windows import KernelSize, check_kernel_size, check_position, window_at
+
+PARTS = ("V", "R", "V+R")
+NORMALIZATIONS = ("l2", "batch", "lambda", "none")
+
+# What the layer takes, by how many sizes its window has.
+INPUTS = {1: "B T C", 2: "B H W C", 3: "B T H W C"}
+
+
+class RSA(nnx.Module):
+    """Relational self-attention (arXiv 2111.01673, Eq. 12), with L queries that share one key and one value.
+
+    y = ((P1 + A)ᵀ x^Q)ᵀ (H2ᵀ X^V) (I + (X^V)ᵀ G), with A[c, d] = Σ_m X^K[m, c] H1[m, c, d].
+
+    Maps `B T H W C` to the same shape; with a window of two sizes images `B H W C`, of one size sequences `B T C`.
+    Parameters, with c = channels / num_queries and M the window's positions: `projection` to queries, key and value
+    (no bias), `H1` [M, c, D], `H2` [M, D], `P1` [c, D], `G` [M, c] and `I` [c, c]; those that the chosen kernel and
+    context do not use are None.
+
+    Args:
+        channels: of input and output.
+        num_queries: L; has to divide `channels`.
+        kernel_size: window in frames, height, width; odd numbers. It may exceed the map. (height, width) for images,
+            (length,) for sequences.
+        latent_dim: D; None for channels / num_queries. A kernel "V" has none: its P is not decomposed.
+        decomposed: False for H and P as they are, not as products: `H1` is H [M, G, M], `P1` is Pᵀ [c, M], and the
+            identity stands for H2. For small windows: memory and multiply-adds grow by M / D.
+        relation_groups: G, of channels whose products of query and key are summed; has to divide c. 1 is the dot
+            product, None for c, the Hadamard product. `H1` is [M, G, D]: the entry of a channel's group
+            stands for that of the channel.
+        kernel: "V" basic, "R" relational, "V+R" their sum.
+        context: likewise.
+        normalization: of query, key and value: "l2", each over its channels; "batch", BatchNorm; "lambda", as
+            LambdaNetworks (arXiv 2102.08602) have it: softmax of each channel of the key over all positions of the
+            map, BatchNorm of query and value; or "none".
+        implementation: how it is computed: "reference" (Eq. 11), "conv" (Eq. 12 by grouped convolutions), "xla" or
+            "cpu" (Eq. 12); None for the one that suits the platform.
+        batch_norm_clips: that share BatchNorm's statistics in training; 0 for the whole batch.
+        dtype: of the computation; None for that of input and parameters. Parameters are float32.
+        rngs: for the initial weights.
+
+    Initial weights are the published ones: normal with variance 2 / fan-out, P1 with 1 / (M D), I the identity.
+
+    Raises:
+        ValueError: an argument is none of these, in words.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        num_queries: int = 8,
+        kernel_size: tuple[int, ...] = (5, 7, 7),
+        latent_dim: int | None = None,
+        decomposed: bool = True,
+        relation_groups: int | None = None,
+        kernel: str = "V+R",
+        context: str = "V+R",
+        normalization: str = "l2",
+        implementation: str | None = None,
+        batch_norm_clips: int = 0,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        check_kernel_size(kernel_size, others=True)
+        ops.check_implementation(implementation)
+        _check_numbers(channels, num_queries, latent_dim, relation_groups)
+        _check_parts(kernel, context, normalization)
+        width, positions = channels // num_queries, math.prod(kernel_size)
+        _check_combination(width, latent_dim, decomposed, relation_groups, kernel)
+        self.num_queries, self.normalization = num_queries, normalization
+        self.input_axes = INPUTS[len(kernel_size)]
+        self.kernel_size = _as_clip(kernel_size)
+        self.dtype = dtype
+        self.implementation = implementation
+        self.decomposed = decomposed or kernel == "V"
+        self.relation_groups = relation_groups or width
+        latent_dim = latent_dim or (width if self.decomposed else positions)
+
+        def over_window(*outputs: int) -> nnx.Param:
+            # MSRA by fan-out: an input takes part in all outputs of all windows around it.
+            initializer = initializers.normal((2 / (positions * math.prod(outputs))) ** 0.5)
+            return nnx.Param(initializer(rngs.params(), (positions, *outputs)))
+
+        relational_kernel, relational_context = "R" in kernel, "R" in context
+        self.projection = Linear(
+            channels,
+            channels + width * (1 + relational_kernel),
+            kernel_init=initializers.variance_scaling(2.0, "fan_out", "normal"),
+            dtype=dtype,
+            implementation=implementation,
+            rngs=rngs,
+        )
+        self.H1 = over_window(self.relation_groups, latent_dim) if relational_kernel else None
+        self.H2 = over_window(latent_dim) if self.decomposed else None
+        self.G = over_window(width) if relational_context else None
+        small = initializers.normal((positions * latent_dim) ** -0.5)
+        self.P1 = nnx.Param(small(rngs.params(), (width, latent_dim))) if kernel == "V+R" else None
+        self.I = nnx.Param(jnp.eye(width)) if context == "V+R" else None
+        normed = {"query": channels, "key": width, "value": width} if normalization in ("batch", "lambda") else {}
+        if normalization == "lambda" or not relational_kernel:
+            normed.pop("key", None)
+        self.norms = nnx.Dict(
+            {
+                name: BatchNorm(size, clips=batch_norm_clips, implementation=implementation)
+                for name, size in normed.items()
+            }
+        )
+
+    def __call__(self, x: Float[Array, "B *N C"]) -> Float[Array, "B *N C"]:
+        """Transforms a map. Output channel c * L + l is channel c of query l, as in the published layer.
+
+        Raises:
+            ValueError: the input has other axes than the window.
+        """
+        query, key, value = self.project(self._clips(x))
+        settings: dict[str, Any] = {"kernel_size": self.kernel_size, "implementation": self.implementation}
+        y = ops.rsa(query, key, value, self.weights(query.dtype), **settings)
+        return jnp.moveaxis(y, -2, -1).reshape(x.shape)
+
+    def kernels(
+        self, x: Float[Array, "B *N C"], position: tuple[int, ...]
+    ) -> dict[str, Float[Array, "B L m_t m_h m_w"]]:
+        """The kernels that the queries of one position apply to their window; no fast implementation ever holds them.
+
+        Args:
+            x: the layer's input.
+            position: of the query: frame, row and column; row and column of an image; a number in a sequence.
+
+        Returns:
+            By name, as the layer has them: "basic", κ^V = H2 P1ᵀ x^Q, and "relational", κ^R = H2 Aᵀ x^Q. The kernel
+            that is applied is their sum.
+
+        Raises:
+            ValueError: the input has other axes than the window, or the position is not in it.
+        """
+        query, key, _ = self.project(self._clips(x))
+        check_position(position, x.shape[1:-1])
+        position = _as_clip(position, 0)
+        H2, H1, P1, _, _ = self.weights(query.dtype)
+        query = query[(slice(None), *position)]
+        kernels = {}
+        if H1 is None:
+            kernels["basic"] = over_window(query, H2)
+        if P1 is not None:
+            kernels["basic"] = basic_kernel(query, P1, H2)
+        if H1 is not None:
+            kernels["relational"] = relational_kernel(query, window_at(key, position, self.kernel_size), H1, H2)
+        return {name: kernel.reshape(*kernel.shape[:2], *self.kernel_size) for name, kernel in kernels.items()}
+
+    def multiply_adds(self, shape: tuple[int, ...]) -> int:
+        """Of an input of that shape, as the paper's tables count them.
+
+        That is Eq. 12 with its factors multiplied as in the published code, the right two first, and with a product
+        of the query by P1 whether or not the kernel has one. What `rsa_factored` does is less: it multiplies from
+        the left. Groups of a relation change nothing; without H2 there is no product with it.
+        """
+        channels = shape[-1]
+        width, positions = channels // self.num_queries, math.prod(self.kernel_size)
+        latent_dim = positions if self.H2 is None else self.H2.shape[1]
+        relational_kernel, relational_context = self.H1 is not None, self.G is not None
+        window_sums = latent_dim * (self.decomposed + relational_kernel) + width * relational_context
+        products = 2 * self.num_queries * latent_dim + width * latent_dim * relational_context
+        each = self.projection.kernel.size + width * (positions * window_sums + products)
+        return math.prod(shape[:-1]) * each
+
+    def project(
+        self, x: Float[Array, "B T H W C"]
+    ) -> tuple[Float[Array, "B T H W L c"], Float[Array, "B T H W c"], Float[Array, "B T H W c"]]:
+        """Normalised queries, key and value. The value stands for the key where the kernel needs none."""
+        channels, width = x.shape[-1], x.shape[-1] // self.num_queries
+        projected = self.projection(x)
+        query = projected[..., :channels].reshape(*x.shape[:-1], self.num_queries, width)
+        key, value = projected[..., channels : channels + width], projected[..., -width:]
+        if self.normalization == "l2":
+            normalize = partial(ops.l2_normalize, implementation=self.implementation)
+            return normalize(query), normalize(key), normalize(value)
+        if self.norms:
+            query = self.norms.query(query.reshape(x.shape)).reshape(query.shape)
+            value = self.norms.value(value)
+        if "key" in self.norms:
+            key = self.norms.key(key)
+        return query, softmax_over_positions(key) if self.normalization == "lambda" else key, value
+
+    def _clips(self, x: Float[Array, "B *N C"]) -> Float[Array, "B T H W C"]:
+        if x.ndim != len(self.input_axes.split()):
+            raise ValueError(f"expected an input {self.input_axes} for such a window, got shape {x.shape}")
+        return x.reshape(x.shape[0], *_as_clip(x.shape[1:-1]), x.shape[-1])
+
+    def weights(self, dtype: DTypeLike) -> RSAWeights:
+        """The weights of the equations, in the type of the computation."""
+
+        def array(param: nnx.Param | None) -> Array | None:
+            return None if param is None else param[...].astype(dtype)
+
+        return RSAWeights(array(self.H2), array(self.H1), array(self.P1), array(self.G), array(self.I))
+
+
+class FactorizedRSA(nnx.Module):
+    """An RSA layer over the window's height and width, then one over its frames: y = RSA_t(RSA_s(x)).
+
+    The authors name such a split of the three-dimensional kernel as future work (supplement, limitations). One after
+    the other, as in a (2+1)D convolution, so that an output still depends on the whole window; a sum of the two would
+    depend on a cross in it. Each has a projection of its own: the temporal one relates what the spatial one found.
+
+    Args:
+        channels: of input and output.
+        kernel_size: frames, height, width of the window.
+        settings: of both, as for `RSA`.
+    """
+
+    def __init__(self, channels: int, *, kernel_size: KernelSize = (5, 7, 7), **settings: Any):
+        check_kernel_size(kernel_size)
+        frames, height, width = kernel_size
+        self.spatial = RSA(channels, kernel_size=(1, height, width), **settings)
+        self.temporal = RSA(channels, kernel_size=(frames, 1, 1), **settings)
+
+    def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
+        """Transforms a map."""
+        return self.temporal(self.spatial(x))
+
+    def multiply_adds(self, shape: tuple[int, ...]) -> int:
+        """Of a map of that shape, `B T H W C`."""
+        return self.spatial.multiply_adds(shape) + self.temporal.multiply_adds(shape)
+
+
+def softmax_over_positions(x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
+    """Each channel sums up to 1 over the positions of a clip; in float32 or better."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return jax.nn.softmax(wide, axis=(1, 2, 3)).astype(x.dtype)
+
+
+def _as_clip(sizes: Sequence[int], other: int = 1) -> KernelSize:
+    """Of frames, height and width: an image is one frame, and an entry of a sequence is a frame of one pixel."""
+    if len(sizes) == 1:
+        return sizes[0], other, other
+    frames, height, width = sizes if len(sizes) == 3 else (other, *sizes)
+    return frames, height, width
+
+
+def _check_numbers(channels: int, num_queries: int, latent_dim: int | None, relation_groups: int | None) -> None:
+    if num_queries < 1 or channels % num_queries:
+        raise ValueError(f"num_queries: expected a divisor of the {channels} channels, got {num_queries}")
+    if latent_dim is not None and latent_dim < 1:
+        raise ValueError(f"latent_dim: expected a positive number or None, got {latent_dim}")
+    width = channels // num_queries
+    if relation_groups is not None and (relation_groups < 1 or width % relation_groups):
+        raise ValueError(
+            f"relation_groups: expected a divisor of the {width} channels of a query, or None, got {relation_groups}"
+        )
+
+
+def _check_parts(kernel: str, context: str, normalization: str) -> None:
+    for name, part in (("kernel", kernel), ("context", context)):
+        if part not in PARTS:
+            raise ValueError(f"{name}: expected one of {PARTS}, got {part!r}")
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(f"normalization: expected one of {NORMALIZATIONS}, got {normalization!r}")
+
+
+def _check_combination(
+    width: int, latent_dim: int | None, decomposed: bool, relation_groups: int | None, kernel: str
+) -> None:
+    if kernel == "V" and latent_dim not in (None, width):
+        raise ValueError(f"latent_dim: kernel 'V' does not decompose P and has none, got {latent_dim}")
+    if kernel == "V" and relation_groups is not None:
+        raise ValueError(f"relation_groups: kernel 'V' has no relation, got {relation_groups}")
+    if not decomposed and latent_dim is not None:
+        raise ValueError(f"latent_dim: without a decomposition (decomposed=False) there is none, got {latent_dim}")

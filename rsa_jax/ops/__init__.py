@@ -1,0 +1,43 @@
+"""The functions beneath the layers: what they compute, and how each platform computes it.
+
+operations.py   the operations; choice.py chooses how they are computed
+equations.py    the paper's equations at one position or many; reference.py, on a map
+conv.py         the transform through grouped convolutions
+xla/            plain JAX, for GPUs and TPUs
+cpu/            for CPUs
+"""
+
+from rsa_jax.ops.choice import IMPLEMENTATIONS, PREFERRED, check_implementation, compiler_options
+from rsa_jax.ops.operations import (
+    apply_kernels,
+    attend,
+    attend_in_window,
+    convolve,
+    l2_normalize,
+    linear,
+    max_pool,
+    normalize_batch,
+    products,
+    rsa,
+    window_sums,
+)
+from rsa_jax.ops.xla.normalization import normalize
+
+__all__ = [
+    "IMPLEMENTATIONS",
+    "PREFERRED",
+    "apply_kernels",
+    "attend",
+    "attend_in_window",
+    "check_implementation",
+    "compiler_options",
+    "convolve",
+    "l2_normalize",
+    "linear",
+    "max_pool",
+    "normalize",
+    "normalize_batch",
+    "products",
+    "rsa",
+    "window_sums",
+]

@@ -1,0 +1,66 @@
+"""Chooses which implementation of an operation runs."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from jax import lax
+
+from rsa_jax.ops import cpu
+
+# "reference": as the paper writes it. "conv": through grouped convolutions. "xla": plain JAX. "cpu": for a CPU.
+IMPLEMENTATIONS = ("reference", "conv", "xla", "cpu")
+
+# What a platform gets of an operation that has it; all others get "xla". By benchmarks/transform.py and train_step.py.
+PREFERRED = {"cpu": "cpu"}
+
+
+# Implementations of an operation, by name; "xla" is among them.
+Table = Mapping[str, Callable[..., Any]]
+
+
+def check_implementation(name: str | None) -> None:
+    """Raises a ValueError unless this is the name of an implementation, or None."""
+    if name is not None and name not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation: expected None or one of {IMPLEMENTATIONS}, got {name!r}")
+
+
+def run(table: Table, name: str | None, *arrays: Any, **settings: Any) -> Any:
+    """Calls the implementation of that name; without one, that for the platform the program is compiled for.
+
+    Args:
+        table: of the operation.
+        name: one of `IMPLEMENTATIONS`; what the operation does not have is as None.
+        arrays: arguments that are arrays, or trees of them.
+        settings: all other arguments.
+
+    Raises:
+        ValueError: no operation has an implementation of that name.
+    """
+    check_implementation(name)
+    if name is not None and name in table:
+        return table[name](*arrays, **settings)
+    special = tuple((platform, table[other]) for platform, other in PREFERRED.items() if other in table)
+    return _by_platform(table["xla"], special, tuple(settings.items()))(*arrays)
+
+
+@functools.cache
+def _by_platform(
+    default: Callable[..., Any],
+    special: tuple[tuple[str, Callable[..., Any]], ...],
+    settings: tuple[tuple[str, Any], ...],
+) -> Callable[..., Any]:
+    """The operation with these settings. The same object each time: JAX traces it once for each shape."""
+    per_platform = {platform: functools.partial(function, **dict(settings)) for platform, function in special}
+
+    def by_platform(*arrays: Any) -> Any:
+        return lax.platform_dependent(*arrays, default=functools.partial(default, **dict(settings)), **per_platform)
+
+    by_platform.__name__ = default.__name__  # what profiles call it
+    return jax.jit(by_platform)
+
+
+def compiler_options(platform: str) -> dict[str, str]:
+    """For `jax.jit` of a training step on that platform, so that rematerialisation (`nnx.remat`) saves memory."""
+    return cpu.COMPILER_OPTIONS if platform == "cpu" else {}

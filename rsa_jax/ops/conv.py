@@ -1,0 +1,37 @@
+"""The transform through grouped convolutions."""
+
+import functools
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from rsa_jax.ops import factored
+from rsa_jax.ops.windows import KernelSize
+
+
+def window_sums(
+    x: Float[Array, "B T H W C"], weights: Float[Array, "M #C E"], *, kernel_size: KernelSize
+) -> Float[Array, "B T H W C E"]:
+    """Σ_m x[n + m, c] weights[m, c, e] as a convolution of C groups.
+
+    Where the channels share their weights (`weights` is [M, 1, E]), they join the batch instead.
+    """
+    batch, frames, height, width, channels = x.shape
+    groups, outputs = weights.shape[1:]
+    if groups == 1:
+        x = jnp.moveaxis(x, -1, 1).reshape(batch * channels, frames, height, width, 1)
+    y = lax.conv_general_dilated(
+        x,
+        weights.reshape(*kernel_size, 1, groups * outputs),
+        window_strides=(1, 1, 1),
+        padding=[(size // 2, size // 2) for size in kernel_size],
+        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+        feature_group_count=groups,
+    )
+    if groups == 1:
+        return jnp.moveaxis(y.reshape(batch, channels, frames, height, width, outputs), 1, -2)
+    return y.reshape(batch, frames, height, width, channels, outputs)
+
+
+rsa = functools.partial(factored.rsa, window_sums=window_sums, products=jnp.matmul)

@@ -1,0 +1,153 @@
+"""The equations of the paper, arXiv 2111.01673, at one position or many.
+
+Letters: `N` any leading dimensions (batch, frames, height, width), M positions of the window, C channels of a
+query, D latent dimension, L queries, G groups of channels in a relation. H = H1 H2ᵀ and P = H2 P1ᵀ are decomposed;
+without `H2` they are not.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+# Of rows [*N, L, C] and a matrix [*N, C, D] at each position.
+Products = Callable[[Array, Array], Array]
+
+
+class RSAWeights(NamedTuple):
+    """Weights of the transform. What a kernel or a context does not have is None.
+
+    | kernel | H1 | P1 | | context | G | identity |
+    |---|---|---|---|---|---|---|
+    | "V" | | | | "V" | | |
+    | "R" | yes | | | "R" | yes | |
+    | "V+R" | yes | yes | | "V+R" | yes | yes |
+
+    A kernel "V" alone has P [M, C] undecomposed, in the place of `H2`. The others without `H2` have D = M, and are
+    not decomposed: `H1` is H [M G, M] and `P1` is Pᵀ [C, M]. `identity` is the I of Eq. 12, which the published
+    layer learns.
+    """
+
+    H2: Float[Array, "M D"] | None
+    H1: Float[Array, "M G D"] | None = None
+    P1: Float[Array, "C D"] | None = None
+    G: Float[Array, "M C"] | None = None
+    identity: Float[Array, "C C"] | None = None
+
+
+def basic_kernel(
+    query: Float[Array, "*N L C"], P1: Float[Array, "C D"], H2: Float[Array, "M D"] | None
+) -> Float[Array, "*N L M"]:
+    """Basic kernel κ^V = P x^Q, with P = H2 P1ᵀ."""
+    return over_window(query @ P1, H2)
+
+
+def relation(query: Float[Array, "*N L C"], key: Float[Array, "*N M C"], groups: int) -> Float[Array, "*N L M G"]:
+    """Products of query and key, summed over each of G groups of neighbouring channels.
+
+    G = 1 is the dot product X^K x^Q, G = C the Hadamard product 1(x^Q)ᵀ ⊙ X^K.
+    """
+    query, key = (x.reshape(*x.shape[:-1], groups, -1) for x in (query, key))
+    # Not a broadcast product: with one query its gradient crashes XLA on the CPU (jaxlib 0.10.2).
+    return jnp.einsum("...lgc,...mgc->...lmg", query, key)
+
+
+def relational_kernel_explicit(
+    query: Float[Array, "*N L C"],
+    key: Float[Array, "*N M C"],
+    H1: Float[Array, "M G D"],
+    H2: Float[Array, "M D"] | None,
+) -> Float[Array, "*N L M"]:
+    """κ^R = Hᵀ vec(relation) as Eq. 9 writes it: the relation of M G entries is formed for each query."""
+    latent = jnp.einsum("...lmg,mgd->...ld", relation(query, key, H1.shape[1]), H1)
+    return over_window(latent, H2)
+
+
+def relational_kernel(
+    query: Float[Array, "*N L C"],
+    key: Float[Array, "*N M C"],
+    H1: Float[Array, "M G D"],
+    H2: Float[Array, "M D"] | None,
+) -> Float[Array, "*N L M"]:
+    """The same kernel with the order switched (Eq. 10): the window meets H1 once for all queries."""
+    code = jnp.einsum("...mc,mcd->...cd", key, per_channel(H1, key.shape[-1]))
+    return over_window(latent_kernel(query, code), H2)
+
+
+def per_channel(H1: Float[Array, "M G D"], channels: int) -> Float[Array, "M C D"]:
+    """Every channel with the weights of its group: in the switched order, all that G changes."""
+    return jnp.repeat(H1, channels // H1.shape[1], axis=1)
+
+
+def over_window(latent: Float[Array, "*N L D"], H2: Float[Array, "M D"] | None) -> Float[Array, "*N L M"]:
+    """Kernels over the window, of their latent form. Without H2 that is it."""
+    return latent if H2 is None else latent @ H2.T
+
+
+def latent_kernel(query: Float[Array, "*N L C"], code: Float[Array, "*N C D"]) -> Float[Array, "*N L D"]:
+    """Kernels in latent form, before H2 spreads them over the window: (P1 + A)ᵀ x^Q of Eq. 12."""
+    return jnp.einsum("...lc,...cd->...ld", query, code)
+
+
+def relational_context(value: Float[Array, "*N M C"], G: Float[Array, "M C"]) -> Float[Array, "*N M C"]:
+    """Relational context X^R = X^V ((X^V)ᵀ G): correlations of the channels over the window."""
+    return value @ jnp.einsum("...mc,me->...ce", value, G)
+
+
+def rsa_explicit(
+    query: Float[Array, "*N L C"],
+    key: Float[Array, "*N M C"],
+    value: Float[Array, "*N M C"],
+    weights: RSAWeights,
+) -> Float[Array, "*N L C"]:
+    """y = (κ^V + κ^R)ᵀ (X^V + X^R) (Eq. 11), every kernel and context in full."""
+    H2, H1, P1, G, identity = weights
+    if H1 is None:
+        kernel = over_window(query, H2)
+    else:
+        kernel = relational_kernel_explicit(query, key, H1, H2)
+        if P1 is not None:
+            kernel += basic_kernel(query, P1, H2)
+    context = value
+    if G is not None:
+        context = relational_context(value, G)
+        if identity is not None:
+            context += value @ identity
+    return kernel @ context
+
+
+def rsa_factored(
+    query: Float[Array, "*N L C"],
+    key_code: Float[Array, "*N C D"] | None,
+    value_code: Float[Array, "*N C D"],
+    value_context: Float[Array, "*N C C"] | None,
+    weights: RSAWeights,
+    products: Products,
+) -> Float[Array, "*N L C"]:
+    """y = ((P1 + A)ᵀ x^Q)ᵀ (H2ᵀ X^V) (I + (X^V)ᵀ G) (Eq. 12).
+
+    Args:
+        query: x^Q of every query.
+        key_code: A = Σ_m X^K[m, c] H1[m, g, d] with the group g of c, where the kernel has a relational part.
+        value_code: (H2ᵀ X^V)ᵀ; without H2, (X^V)ᵀ.
+        value_context: (X^V)ᵀ G, where the context has a relational part.
+        weights: `P1` and `identity` are used.
+        products: of matrices at each position.
+
+    The factors are multiplied from the left, which costs L (2 C D + C²) multiply-adds a position; the product of
+    the last two first, as in the published code, costs C² D more for L C² less.
+    """
+    y = query
+    if key_code is not None:
+        y = products(y, key_code if weights.P1 is None else _offset(key_code, weights.P1))
+    y = products(y, jnp.swapaxes(value_code, -1, -2))
+    if value_context is None:
+        return y
+    return products(y, value_context if weights.identity is None else _offset(value_context, weights.identity))
+
+
+def _offset(matrix: Float[Array, "*N C D"], offset: Float[Array, "C D"]) -> Float[Array, "*N C D"]:
+    """Their sum; in float32 or better, for so is then the sum over all positions that is the offset's gradient."""
+    wide = jnp.promote_types(matrix.dtype, jnp.float32)
+    return (matrix.astype(wide) + offset.astype(wide)).astype(matrix.dtype)

@@ -1,0 +1,59 @@
+"""The programs of a run, for the devices of a mesh."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from rsa_jax import ops
+from rsa_jax.precision import with_precision
+from rsa_jax.training.evaluation import EvalStep, make_eval_step
+from rsa_jax.training.state import ModelDefinition, replicated, split_batch
+from rsa_jax.training.step import make_train_step
+
+
+def jit_train_step(
+    model: ModelDefinition,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    config: ConfigDict,
+    directional: Sequence[Sequence[int]],
+    mesh: jax.sharding.Mesh,
+) -> Any:
+    """`make_train_step`, jitted: the batch is split over the mesh, and the old state's memory given to the new one."""
+    step = make_train_step(model, optimizer, schedule, config, directional)
+    whole, parts = replicated(mesh), split_batch(mesh)
+    return jax.jit(
+        with_precision(step, config.matmul_precision),
+        in_shardings=(whole, parts),
+        out_shardings=whole,
+        donate_argnums=0,
+        compiler_options=ops.compiler_options(mesh.devices.flat[0].platform),
+    )
+
+
+def jit_eval_step(model: ModelDefinition, config: ConfigDict, mesh: jax.sharding.Mesh) -> EvalStep:
+    """`make_eval_step`, jitted: the batch is split over the mesh, and every device has all results."""
+    whole, parts = replicated(mesh), split_batch(mesh)
+    return jax.jit(
+        with_precision(make_eval_step(model, config), config.matmul_precision),
+        in_shardings=(whole, whole, parts, whole),
+        out_shardings=whole,
+    )
+
+
+def abstract_batch(config: ConfigDict, frame_size: tuple[int, int]) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and types of a training batch as the pipeline gives it.
+
+    Args:
+        config: of the run.
+        frame_size: height and width of the data set's frames.
+    """
+    batch = config.batch_size
+    frames = jax.ShapeDtypeStruct((batch, config.data.num_frames, *frame_size, 3), np.uint8)
+    number = jax.ShapeDtypeStruct((batch,), np.int32)
+    mask = jax.ShapeDtypeStruct((batch,), np.float32)
+    return {"frames": frames, "label": number, "index": number, "epoch": number, "mask": mask}
