@@ -141,12 +141,13 @@ def programs(chip: Chip) -> dict[str, tuple[Lower, Sequence[int]]]:
     add("evaluation, conv2d", eval_step, make_config(**{"model.transform": "conv2d"}))
     add("input, training", train_input, make_config())
     add("input, evaluation", eval_input, make_config())
-    for name, fields in {
+    variants: dict[str, dict[str, Any]] = {
         "float32": {"model.dtype": "float32"},
         "remat": {"model.remat": True},
         "accumulation of 2": {"optimizer.accumulation": 2},
         "BatchNorm of 4 clips": {"model.batch_norm_clips": 4},
-    }.items():
+    }
+    for name, fields in variants.items():
         add(f"update, rsa, {name}", update, make_config(**fields))
     for transform in ("conv2d", "rsa"):
         fields = {"model.transform": transform, "model.batch_norm_clips": CLIPS}
@@ -193,17 +194,8 @@ def write(chip: Chip, results: Mapping[str, Any]) -> None:
     packages = ("jax", "jaxlib", "libtpu" if chip.platform == "tpu" else "jax-cuda13-pjrt")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     estimate = "ms, estimated" if chip.clock else "ms, at least"
-    header = [
-        "",
-        estimate,
-        "of textbook",
-        "temporary MiB",
-        "of textbook",
-        "total GiB",
-        "traffic GB",
-        "TFLOP",
-        "compiled, s",
-    ]
+    header = ["", estimate, "of textbook", "temporary MiB", "of textbook", "total GiB", "traffic GB", "TFLOP"]
+    header.append("compiled, s")
     peer = results.get("textbook ResNet-50", {})
     rows, exchanges, operations = [], [], []
     for name, cost in results.items():
@@ -214,10 +206,8 @@ def write(chip: Chip, results: Mapping[str, Any]) -> None:
         if name.startswith(("textbook", "update")) and peer:
             ratios = [cost["seconds"] / peer["seconds"], cost["temporary"] / peer["temporary"]]
         flops = cost["flops"] / 1e12 or "-"
-        rows.append(
-            [name, 1e3 * cost["seconds"], ratios[0], cost["temporary"] / MIB, ratios[1], cost["total"] / GIB]
-            + [cost["traffic"] / 1e9, flops, cost["compilation"]]
-        )
+        row = [name, 1e3 * cost["seconds"], ratios[0], cost["temporary"] / MIB, ratios[1], cost["total"] / GIB]
+        rows.append([*row, cost["traffic"] / 1e9, flops, cost["compilation"]])
         exchanges += [[name, part["kind"], part["number"], part["bytes"] / MIB] for part in cost["collectives"]]
         if name in ("textbook ResNet-50", "update, conv2d", "update, rsa"):
             for part in cost["operations"]:

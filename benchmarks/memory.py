@@ -1,4 +1,4 @@
-"""Reports memory by the compiler's own analysis: each form of the transform, and the network's training step.
+"""Reports memory by the compiler's own analysis: each implementation of the transform, and the network's training step.
 
 The analysis runs nothing, so that the real sizes fit any machine. PyTorch has none: its step of one clip is run, in a
 process of its own, and the largest resident set read, which counts the library, too.
@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from rsa_jax.nn.forms import FORMS
 
 import rsa_jax
 from benchmarks.measure import interleaved, report, table
 from benchmarks.train_step import jax_step, make_program, torch_step
+from rsa_jax import ops
 
 MIB = 2**20
 # Channels of the stages and their stride.
@@ -43,15 +43,15 @@ def analysis(program: jax.stages.Compiled) -> Any:
 
 
 def transform_rows(batch: int, frames: int, size: int) -> list[list[Any]]:
-    """Of each stage: the paper's two orders in MiB, and what each form takes, forward and with gradients."""
+    """Of each stage: the paper's two orders in MiB, and what each implementation takes, forward and with gradients."""
     rows = []
     for channels, stride in STAGES:
         side, width = size // stride, channels // QUERIES
         x = jax.ShapeDtypeStruct((batch, frames, side, side, channels), jnp.float32)
         positions = batch * frames * side * side
         row: list[Any] = [f"{side}² x {channels}", positions * WINDOW * width * 4 / MIB, positions * width**2 * 4 / MIB]
-        for form in FORMS:
-            graph, params = nnx.split(rsa_jax.RSA(channels, form=form, rngs=nnx.Rngs(0)))
+        for name in ops.IMPLEMENTATIONS:
+            graph, params = nnx.split(rsa_jax.RSA(channels, implementation=name, rngs=nnx.Rngs(0)))
 
             def forward(params: nnx.State, x: jax.Array, graph: Any = graph) -> jax.Array:
                 return nnx.merge(graph, params)(x)
@@ -71,9 +71,9 @@ def network_rows(batch: int, frames: int, size: int) -> list[list[Any]]:
     clips = jax.ShapeDtypeStruct((batch, frames, size, size, 3), jnp.float32)
     label = jax.ShapeDtypeStruct((batch,), jnp.int32)
     rows = []
-    for form, remat in (*((form, False) for form in FORMS), ("banded", True)):
-        _, program, seconds = make_program((clips, label), rsa={"form": form}, remat=remat)
-        rows.append([form, "yes" if remat else "no", temporary(program), seconds])
+    for name, remat in (*((name, False) for name in ops.IMPLEMENTATIONS), ("cpu", True)):
+        _, program, seconds = make_program((clips, label), implementation=name, remat=remat)
+        rows.append([name, "yes" if remat else "no", temporary(program), seconds])
         print(rows[-1], flush=True)
     return rows
 
@@ -118,11 +118,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     transform = transform_rows(args.batch, args.frames, args.size)
     network = network_rows(args.batch, args.frames, args.size)
     sizes = f"{args.batch} clips of {args.frames} x {args.size}², float32"
-    forms = [f"{form}, {what}" for form in FORMS for what in ("forward", "gradients")]
+    columns = [f"{name}, {what}" for name in ops.IMPLEMENTATIONS for what in ("forward", "gradients")]
     tables = {
-        f"One RSA layer, temporary MiB; {sizes}": table(["map", "B N M C", "B N C²", *forms], transform),
+        f"One RSA layer, temporary MiB; {sizes}": table(["map", "B N M C", "B N C²", *columns], transform),
         f"Training step of RSANet-R50, temporary MiB; {sizes}": table(
-            ["form", "remat", "MiB", "compilation, s"], network
+            ["implementation", "remat", "MiB", "compilation, s"], network
         ),
         f"Training step of RSANet-R50, peak MiB with the state; 1 clip of 8 x {args.size}², float32": table(
             ["", "MiB", "seconds"], peer

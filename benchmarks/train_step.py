@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.measure import interleaved, report, table
 from configs import common
-from rsa_jax.precision import compiler_options
+from rsa_jax import ops
 from rsa_jax.training.optimizer import make_optimizer, make_schedule
 from rsa_jax.training.state import TrainState, create_state, define_model
 from rsa_jax.training.step import make_update
@@ -39,7 +39,7 @@ def make_program(
     update = jax.jit(
         make_update(define_model(config.model), optimizer, config),
         donate_argnums=0,
-        compiler_options=compiler_options(),
+        compiler_options=ops.compiler_options(jax.default_backend()),
     )
     lowered = update.lower(jax.eval_shape(init), *batch)
     start = time.perf_counter()

@@ -1,6 +1,6 @@
-"""Times one RSA layer of each stage, in every form, beside PyTorch's: forward, and forward with all gradients.
+"""Times one RSA layer of each stage, by every implementation, beside PyTorch's: forward, and with all gradients.
 
-python -m benchmarks.transform [--repeats 7] [--forms banded reference ...] [--batch 1] [--frames 8]
+python -m benchmarks.transform [--repeats 7] [--implementations xla conv ...] [--batch 1] [--frames 8]
 """
 
 import argparse
@@ -12,19 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from rsa_jax.nn.forms import FORMS
 
 import rsa_jax
 from benchmarks.measure import interleaved, report, table
+from rsa_jax import ops
 
 # Side of the map, channels, and layers in RSANet-R50.
 STAGES = ((56, 64, 1), (28, 128, 2), (14, 256, 3), (7, 512, 1))
-PEER = "PyTorch"
+PEER, DEFAULT = "PyTorch", "default"
 
 
-def jax_contenders(form: str, x: np.ndarray) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Forward, and forward with the gradients of input and parameters."""
-    graph, params = nnx.split(rsa_jax.RSA(x.shape[-1], form=form, rngs=nnx.Rngs(0)))
+def jax_contenders(name: str, x: np.ndarray) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Forward, and forward with the gradients of input and parameters, by an implementation or the `DEFAULT`."""
+    implementation = None if name == DEFAULT else name
+    graph, params = nnx.split(rsa_jax.RSA(x.shape[-1], implementation=implementation, rngs=nnx.Rngs(0)))
 
     def forward(params: nnx.State, x: jax.Array) -> jax.Array:
         return nnx.merge(graph, params)(x)
@@ -67,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measures and reports."""
     parser = argparse.ArgumentParser("benchmarks.transform", description=__doc__)
     parser.add_argument("--repeats", type=int, default=7, help="turns (%(default)s)")
-    parser.add_argument("--forms", nargs="+", default=["auto", *FORMS], choices=["auto", *FORMS])
+    names = [DEFAULT, *ops.IMPLEMENTATIONS]
+    parser.add_argument("--implementations", nargs="+", default=names, choices=names)
     parser.add_argument("--batch", type=int, default=1, help="clips (%(default)s)")
     parser.add_argument("--frames", type=int, default=8, help="of a clip (%(default)s)")
     args = parser.parse_args(argv)
@@ -75,12 +77,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     for side, channels, layers in STAGES:
         shape = (args.batch, args.frames, side, side, channels)
         x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-        pairs = {PEER: torch_contenders(x)} | {form: jax_contenders(form, x) for form in args.forms}
+        pairs = {PEER: torch_contenders(x)} | {name: jax_contenders(name, x) for name in args.implementations}
         for index, what in enumerate(("forward", "forward + gradients")):
             seconds = interleaved({name: pair[index] for name, pair in pairs.items()}, args.repeats)
             results.append({"side": side, "channels": channels, "layers": layers, "what": what, "seconds": seconds})
             print(f"{side} x {side} x {channels}, {what}: {seconds}", flush=True)
-    names = [PEER, *args.forms]
+    names = [PEER, *args.implementations]
     tables = {}
     for what in ("forward", "forward + gradients"):
         rows = [r for r in results if r["what"] == what]
