@@ -61,7 +61,8 @@ class ResNet50(nnx.Module):
 def make_step(classes: int, dtype: Any) -> tuple[Callable[..., Any], Any]:
     """A training step `state, images, labels -> state` with SGD and momentum, and the state's shapes."""
     model = nnx.eval_shape(lambda: ResNet50(classes, dtype=dtype, rngs=nnx.Rngs(0)))
-    graph, params, statistics, *_ = nnx.split(model, nnx.Param, nnx.BatchStat)
+    graph, *parts = nnx.split(model, nnx.Param, nnx.BatchStat)
+    params, statistics = parts
     optimizer = optax.sgd(0.1, momentum=0.9, nesterov=True)
 
     def step(state: Any, images: jax.Array, labels: jax.Array) -> Any:

@@ -1,6 +1,7 @@
 """The transform by products of band matrices, and products of small matrices at each position."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ from jaxtyping import Array, Float
 
 from rsa_jax.ops import factored
 from rsa_jax.ops.cpu.window_sums import window_sums
+from rsa_jax.ops.equations import RSAWeights
+from rsa_jax.ops.windows import KernelSize
 
 
 @jax.custom_vjp
@@ -33,4 +36,14 @@ def _products_backward(residuals: tuple[Array, Array], grad: Float[Array, "*N L 
 products.defvjp(lambda rows, matrix: (products(rows, matrix), (rows, matrix)), _products_backward)
 
 
-rsa = functools.partial(factored.rsa, window_sums=window_sums, products=products)
+def rsa(
+    query: Float[Array, "B T H W L C"],
+    key: Float[Array, "B T H W C"],
+    value: Float[Array, "B T H W C"],
+    weights: RSAWeights,
+    *,
+    kernel_size: KernelSize,
+) -> Float[Array, "B T H W L C"]:
+    """Eq. 12 through band matrices."""
+    settings: dict[str, Any] = {"kernel_size": kernel_size, "window_sums": window_sums, "products": products}
+    return factored.rsa(query, key, value, weights, **settings)

@@ -31,8 +31,11 @@ def normalize_batch(
     Both come from one pass over the map. From a point near the mean the variance loses no digits to the difference of
     two large numbers.
     """
-    grouped = x.reshape(groups, -1, *x.shape[1:])
-    others, point = (1, 2, 3, 4), lax.stop_gradient(near)
+    batch, frames, height, width, channels = x.shape
+    # Frames of all clips in one axis, and pixels: of more axes, the TPU's compiler chooses a layout that convolutions
+    # have to change.
+    grouped = x.reshape(groups, batch // groups * frames, height * width, channels)
+    others, point = (1, 2), lax.stop_gradient(near)
     centred = grouped.astype(jnp.promote_types(x.dtype, jnp.float32)) - point
     offset = jnp.mean(centred, axis=others, keepdims=True)
     var = jnp.maximum(jnp.mean(jnp.square(centred), axis=others, keepdims=True) - jnp.square(offset), 0)
