@@ -26,13 +26,14 @@ from benchmarks.measure import RESULTS, table
 from benchmarks.textbook_resnet import make_step
 from benchmarks.transform import STAGES
 from configs import common
+from rsa_jax import ops
 from rsa_jax.chips import CHIPS, Chip, Cost, compile_for
 from rsa_jax.data.augment import square_crop
 from rsa_jax.nn.registry import TRANSFORMS
 from rsa_jax.precision import with_precision
 from rsa_jax.training.optimizer import make_optimizer, make_schedule
 from rsa_jax.training.programs import abstract_batch, jit_eval_step, jit_train_step
-from rsa_jax.training.state import abstract_state, create_state, define_model, replicated, split_batch
+from rsa_jax.training.state import ModelDefinition, abstract_state, create_state, define_model, replicated, split_batch
 from rsa_jax.training.step import View, make_augment, make_update
 
 CLIPS, FRAMES, SIDE, CLASSES = 8, 16, 224, 174
@@ -67,7 +68,7 @@ def update(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowered:
     shape = (config.batch_size, FRAMES, SIDE, SIDE, 3)
     clips = jax.ShapeDtypeStruct(shape, jnp.dtype(config.model.dtype), sharding=split_batch(mesh))
     label = jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=split_batch(mesh))
-    step = with_precision(make_update(define_model(config.model), optimizer, config), config.matmul_precision)
+    step = with_precision(make_update(_define(config, mesh), optimizer, config), config.matmul_precision)
     return jax.jit(step, donate_argnums=0).lower(state, clips, label)
 
 
@@ -75,7 +76,7 @@ def train_step(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowere
     """The whole step from stored frames, of a batch that the chips share."""
     optimizer, schedule = _optimizer(config)
     state = abstract_state(lambda: create_state(config, optimizer), mesh)
-    step = jit_train_step(define_model(config.model), optimizer, schedule, config, (), mesh)
+    step = jit_train_step(_define(config, mesh), optimizer, schedule, config, (), mesh)
     return step.lower(state, abstract_batch(config, STORED))
 
 
@@ -83,7 +84,7 @@ def eval_step(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowered
     """One view of a batch."""
     optimizer, _ = _optimizer(config)
     state = abstract_state(lambda: create_state(config, optimizer), mesh)
-    step: Any = jit_eval_step(define_model(config.model), config, mesh)
+    step: Any = jit_eval_step(_define(config, mesh), config, mesh)
     return step.lower(state.params, state.batch_stats, abstract_batch(config, STORED), View())
 
 
@@ -97,7 +98,9 @@ def textbook(mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
 
 def layer(mesh: jax.sharding.Mesh, channels: int, side: int, gradients: bool) -> jax.stages.Lowered:
     """One RSA layer with its projection; with the gradients of input and parameters."""
-    module = nnx.eval_shape(lambda: rsa_jax.RSA(channels, dtype=jnp.bfloat16, rngs=nnx.Rngs(0)))
+    implementation = ops.preferred(mesh.devices.flat[0].platform)
+    settings: dict[str, Any] = {"dtype": jnp.bfloat16, "implementation": implementation}
+    module = nnx.eval_shape(lambda: rsa_jax.RSA(channels, **settings, rngs=nnx.Rngs(0)))
     graph, params = nnx.split(module)
 
     def forward(params: nnx.State, x: jax.Array) -> jax.Array:
@@ -166,6 +169,10 @@ def _whole(tree: Any, mesh: jax.sharding.Mesh) -> Any:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh))
 
     return jax.tree.map(place, tree)
+
+
+def _define(config: ConfigDict, mesh: jax.sharding.Mesh) -> ModelDefinition:
+    return define_model(config.model, mesh.devices.flat[0].platform)
 
 
 def _optimizer(config: ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:

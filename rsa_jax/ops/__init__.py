@@ -7,7 +7,7 @@ xla/            plain JAX, for GPUs and TPUs
 cpu/            for CPUs
 """
 
-from rsa_jax.ops.choice import IMPLEMENTATIONS, PREFERRED, check_implementation, compiler_options
+from rsa_jax.ops.choice import IMPLEMENTATIONS, check_implementation, compiler_options, preferred
 from rsa_jax.ops.operations import (
     apply_kernels,
     attend,
@@ -25,7 +25,6 @@ from rsa_jax.ops.xla.normalization import normalize
 
 __all__ = [
     "IMPLEMENTATIONS",
-    "PREFERRED",
     "apply_kernels",
     "attend",
     "attend_in_window",
@@ -37,6 +36,7 @@ __all__ = [
     "max_pool",
     "normalize",
     "normalize_batch",
+    "preferred",
     "products",
     "rsa",
     "window_sums",

@@ -23,7 +23,6 @@ from absl import app, flags
 from flax import nnx
 from ml_collections import ConfigDict
 
-from rsa_jax import ops
 from rsa_jax.chips import CHIPS, Chip, Cost, compile_for
 from rsa_jax.flags import CONFIG
 from rsa_jax.logs import setup_logging
@@ -106,9 +105,8 @@ def saved_bytes(config: ConfigDict, platform: str) -> int:
 
     XLA may compute some of it again instead. Parameters do not count.
     """
-    implementation = config.model.implementation or ops.PREFERRED.get(platform, "xla")
-    model = _changed(config.model, batch_norm_clips=0, implementation=implementation)
-    graph = define_model(model).train
+    model = _changed(config.model, batch_norm_clips=0)
+    graph = define_model(model, platform).train
 
     def forward(params: PyTree, batch_stats: PyTree, clip: jax.Array) -> Any:
         def logits(params: PyTree) -> jax.Array:
@@ -144,7 +142,7 @@ def step_cost(config: ConfigDict, chip: Chip, shape: Sequence[int] = (1,)) -> Co
     mesh = chip.mesh(shape)
     schedule = make_schedule(config.optimizer, epochs=config.epochs, steps_per_epoch=1000)
     optimizer = make_optimizer(config.optimizer, schedule)
-    step = jit_train_step(define_model(config.model), optimizer, schedule, config, (), mesh)
+    step = jit_train_step(define_model(config.model, chip.platform), optimizer, schedule, config, (), mesh)
     state = abstract_state(lambda: create_state(config, optimizer), mesh)
     return compile_for(chip, step.lower(state, abstract_batch(config, FRAME_SIZE)))
 

@@ -148,8 +148,8 @@ def make_run(config: ConfigDict) -> Run:
     steps_per_epoch = pipeline.steps_per_epoch(info, config.data.train_split, config.batch_size)
     schedule = make_schedule(config.optimizer, epochs=config.epochs, steps_per_epoch=steps_per_epoch)
     optimizer = make_optimizer(config.optimizer, schedule)
-    model = define_model(config.model)
     mesh = make_mesh()
+    model = define_model(config.model, mesh.devices.flat[0].platform)
     whole = replicated(mesh)
     apply_restart = make_restart(config.optimizer)
 

@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Int
 from ml_collections import ConfigDict
 
+from rsa_jax import ops
 from rsa_jax.nn.network import TSNResNet, create_model
 
 PyTree = Any
@@ -34,12 +35,20 @@ class ModelDefinition(NamedTuple):
     eval: nnx.GraphDef
 
 
-def define_model(config: ConfigDict) -> ModelDefinition:
+def define_model(config: ConfigDict, platform: str | None = None) -> ModelDefinition:
     """The definitions of `config.model`; computes nothing.
+
+    Args:
+        config: `model` of the configuration.
+        platform: on which the model will run, where that is known; see `ops.preferred`.
 
     Raises:
         ValueError: a field of the configuration is wrong.
     """
+
+    if platform and config.implementation is None:
+        config = config.copy_and_resolve_references()
+        config.implementation = ops.preferred(platform)
 
     def define(mode: str) -> nnx.GraphDef:
         model = nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(0)))

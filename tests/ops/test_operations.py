@@ -167,7 +167,7 @@ def test_the_implementation_is_that_of_the_platform_unless_it_is_named():
         (None, "cpu", "cosine"),
         (None, "tpu", "sine"),
         (None, "cuda", "sine"),
-        ("reference", "cpu", "cosine"),
+        ("reference", "cpu", "sine"),
         ("xla", "cpu", "sine"),
         ("cpu", "tpu", "cosine"),
     ):
