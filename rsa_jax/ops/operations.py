@@ -1,8 +1,8 @@
 """The operations that layers are made of. Each has implementations that differ in speed and memory alone.
 
 `implementation` is None for the one that suits the platform the program is compiled for, or a name: see
-`choice.IMPLEMENTATIONS`. An operation that has no implementation of that name takes "xla". Those named "xla", "conv" and
-"reference" are differentiable in forward and reverse mode, "cpu" and None in reverse mode alone.
+`choice.IMPLEMENTATIONS`. An operation that has no implementation of that name takes "xla". Those named "xla", "conv"
+and "reference" are differentiable in forward and reverse mode, "cpu" and None in reverse mode alone.
 """
 
 from jaxtyping import Array, Float

@@ -1,9 +1,10 @@
-"""Sums over windows as plain convolutions of blocks of pixels, with the frames of all clips on the last axis.
+"""Sums over windows as convolutions that fill a matrix unit, with the frames of all clips on the last axis.
 
-A chip computes with whole vectors along the last axis, and a window has few channels to fill one with; frames there are
-many. What a sum multiplies by is the moves of a frame's pixels in time, and neighbouring pixels of a row: both become
-channels of one convolution over the rows and the blocks of a row.
+A chip computes with whole vectors along the last axis. Of all axes, that of the frames of all clips, F = B T, is the
+one that is long at every stage of a network.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,76 +14,100 @@ from jaxtyping import Array, Float
 
 from rsa_jax.ops.windows import KernelSize
 
-# Pixels of a row whose sums are channels of one convolution. More make larger products, of which more are zeros.
-BLOCK = 16
+# Rows and columns of a matrix unit.
+MATRIX_UNIT = 128
 
 
 def window_sums(
     x: Float[Array, "B T H W C"], weights: Float[Array, "M #C E"], *, kernel_size: KernelSize
 ) -> Float[Array, "B T H W C E"]:
     """Σ_m x[n + m, c] weights[m, c, e]."""
-    return frames_first(sums_of_frames(near_frames(x, kernel_size[0]), weights, kernel_size), x.shape[0])
+    frames = x.shape[1]
+    return frames_first(window_sums_of_frames(frames_last(x), weights, kernel_size, frames), frames)
 
 
-def frames_last(x: Float[Array, "B T *N"]) -> Float[Array, "*N F"]:
-    """The frames of all clips, F = B T, on the last axis."""
-    return jnp.moveaxis(x.reshape(-1, *x.shape[2:]), 0, -1)
+def frames_last(x: Float[Array, "B T H W *N"]) -> Float[Array, "H W *N F"]:
+    """Clips and frames as one axis, the last. By a transposition of four axes: XLA is slow at others."""
+    batch, frames, height, width, *others = x.shape
+    x = x.reshape(batch * frames, height, width, -1).transpose(1, 2, 3, 0)
+    return x.reshape(height, width, *others, batch * frames)
 
 
-def frames_first(x: Float[Array, "*N F"], clips: int) -> Float[Array, "B T *N"]:
-    """Inverts `frames_last`."""
-    x = jnp.moveaxis(x, -1, 0)
-    return x.reshape(clips, -1, *x.shape[1:])
+def frames_first(x: Float[Array, "H W *N F"], frames: int) -> Float[Array, "B T H W *N"]:
+    """Inverts `frames_last`, for clips of so many frames."""
+    height, width, *others, _ = x.shape
+    x = x.reshape(height, width, -1, x.shape[-1]).transpose(3, 0, 1, 2)
+    return x.reshape(-1, frames, height, width, *others)
 
 
-def near_frames(x: Float[Array, "B T H W C"], number: int) -> Float[Array, "H W t C F"]:
-    """Every frame with its neighbours in time; zeros outside of the clip."""
-    frames, around = x.shape[1], number // 2
-    x = jnp.pad(x, ((0, 0), (around, around), (0, 0), (0, 0), (0, 0)))
-    return frames_last(jnp.stack([x[:, i : i + frames] for i in range(number)], axis=4))
-
-
-def sums_of_frames(
-    near: Float[Array, "H W t C F"], weights: Float[Array, "M #C E"], kernel_size: KernelSize
-) -> Float[Array, "H W C E F"]:
-    """Σ_m x[n + m, c] weights[m, c, e].
+class RowBlocks(NamedTuple):
+    """A row of a map in blocks of pixels.
 
     Args:
-        near: x, by `near_frames`.
-        weights: of each channel, or such as all share.
-        kernel_size: of the window.
+        number: of blocks.
+        size: pixels of one. The last may reach beyond the map.
+        reach: how many blocks the windows of a block meet, its own one included.
+        before: zeros before the row.
     """
-    height, width, moves, channels, frames = near.shape
-    _, rows, columns = kernel_size
-    groups, outputs = weights.shape[1:]
-    # Blocks of a row, and how many of them a block's windows reach into.
-    blocks = -(-width // BLOCK)
-    block = -(-width // blocks)
-    reached = 1 if blocks == 1 else -(-(block + columns - 1) // block)
-    before = 0 if blocks == 1 else columns // 2
-    total = (blocks + reached - 1) * block
-    x = jnp.pad(near, ((rows // 2, rows // 2), (before, total - before - width), (0, 0), (0, 0), (0, 0)))
-    x = x.reshape(-1, blocks + reached - 1, block * moves, channels, frames)
-    kernels = _block_kernels(weights.reshape(*kernel_size, groups, outputs), block, reached, before)
 
-    def convolve(x: Float[Array, "H+ n K N"], kernel: Float[Array, "h r K O"]) -> Float[Array, "H W E N"]:
+    number: int
+    size: int
+    reach: int
+    before: int
+
+
+def choose_row_blocks(width: int, kernel_size: KernelSize, outputs: int) -> RowBlocks:
+    """Blocks that take the fewest passes through a matrix unit; of equals the smallest, which have fewer zeros."""
+
+    def blocks(number: int) -> RowBlocks:
+        size = -(-width // number)
+        if number == 1:
+            return RowBlocks(1, width, 1, 0)
+        return RowBlocks(-(-width // size), size, -(-(size + kernel_size[2] - 1) // size), kernel_size[2] // 2)
+
+    def passes(blocks: RowBlocks) -> int:
+        inputs, sums = kernel_size[0] * blocks.size, blocks.size * outputs
+        return blocks.number * blocks.reach * -(-inputs // MATRIX_UNIT) * -(-sums // MATRIX_UNIT)
+
+    return min((blocks(number) for number in range(width, 0, -1)), key=passes)
+
+
+def window_sums_of_frames(
+    x: Float[Array, "H W C F"], weights: Float[Array, "M #C E"], kernel_size: KernelSize, frames: int
+) -> Float[Array, "H W C E F"]:
+    """Σ_m x[n + m, c] weights[m, c, e] of clips of so many frames.
+
+    Channels of the convolution are the pixels of a block of a row, each with those before and after it in time: m_t
+    times the block's size of inputs, and E times its size of sums. The kernel is a band between blocks. What is left to
+    convolve over are the rows, and the few blocks that a block depends on. A map's channels have convolutions of their
+    own; those that share their weights join the frames instead.
+    """
+    (height, width, channels, count), (groups, outputs) = x.shape, weights.shape[1:]
+    moves, rows, columns = kernel_size
+    blocks = choose_row_blocks(width, kernel_size, outputs)
+    after = (blocks.number + blocks.reach - 1) * blocks.size - blocks.before - width
+    x = jnp.pad(x, [(rows // 2, rows // 2), (blocks.before, after), (0, 0), (0, 0)])
+    clips = jnp.pad(x.reshape(*x.shape[:3], -1, frames), [(0, 0)] * 4 + [(moves // 2, moves // 2)])
+    x = jnp.stack([clips[..., i : i + frames].reshape(x.shape) for i in range(moves)], axis=2)  # H W t C F
+    x = x.reshape(x.shape[0], -1, blocks.size * moves, channels, count)
+
+    tap, source, target = np.ogrid[: blocks.reach, : blocks.size, : blocks.size]
+    column = tap * blocks.size + source - blocks.before - target + columns // 2
+    band = jnp.asarray(column == np.arange(columns)[:, None, None, None], weights.dtype)
+    kernel = jnp.einsum("thwge,wJio->ghJitoe", weights.reshape(*kernel_size, groups, outputs), band)
+    kernel = kernel.reshape(groups, rows, blocks.reach, x.shape[2], blocks.size * outputs)
+
+    def convolve(x: Float[Array, "H J K N"], kernel: Float[Array, "h j K O"]) -> Float[Array, "H J O N"]:
         wide = jnp.promote_types(x.dtype, jnp.float32)
-        numbers = ("HWCN", "HWIO", "HWCN")
-        y = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=numbers, preferred_element_type=wide)
-        return y.astype(x.dtype).reshape(height, blocks * block, outputs, -1)[:, :width]
+        axes = ("HWCN", "HWIO", "HWCN")
+        y = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=axes, preferred_element_type=wide)
+        return y.astype(x.dtype)
 
     if groups == 1:
-        y = convolve(x.reshape(*x.shape[:3], -1), kernels[0])
-        return jnp.moveaxis(y.reshape(*y.shape[:3], channels, frames), 3, 2)
-    return jax.vmap(convolve, in_axes=(3, 0), out_axes=2)(x, kernels)
-
-
-def _block_kernels(
-    weights: Float[Array, "t h w G E"], block: int, reached: int, before: int
-) -> Float[Array, "G h r K O"]:
-    """Kernels from the K = block * t channels of blocks to the O = block * E sums of one."""
-    moves, rows, columns, groups, outputs = weights.shape
-    offset, blocks, inputs, pixels = np.ogrid[:columns, :reached, :block, :block]
-    meets = blocks * block + inputs - before - pixels == offset - columns // 2
-    kernels = jnp.einsum("thwge,wrip->ghritpe", weights, jnp.asarray(meets, weights.dtype))
-    return kernels.reshape(groups, rows, reached, block * moves, block * outputs)
+        y = convolve(x.reshape(*x.shape[:3], -1), kernel[0])
+        y = jnp.moveaxis(y.reshape(height, -1, outputs, channels, count), 3, 2)
+    else:
+        y = jax.vmap(convolve, in_axes=(3, 0), out_axes=2)(x, kernel)  # H J C O F
+        y = y.reshape(height, -1, channels, blocks.size, outputs, count).swapaxes(2, 3)
+        y = y.reshape(height, -1, channels, outputs, count)
+    return y[:, :width]
