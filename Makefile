@@ -1,6 +1,7 @@
 # make demo   a small network learns to tell motions apart: minutes on a laptop, from nothing
 # make test   the whole test suite, the linter and the type checker
 # make test-torch   what compares with PyTorch, which it installs (CPU)
+# make compile-tpu, make compile-gpu   benchmarks by the compilers of chips that need not be there
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 DEMO := demo/motion
 RUN := $(BIN)/python main.py --config configs/motion.py --workdir $(DEMO) --config.data.data_dir=demo/data
 
-.PHONY: demo test test-torch
+.PHONY: demo test test-torch compile-tpu compile-gpu
 
 demo: $(VENV)/installed
 	$(RUN)
@@ -47,4 +48,20 @@ $(VENV)/installed-dev: $(VENV)/installed pyproject.toml
 $(VENV)/installed-torch: $(VENV)/installed-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check --retries 0 torch==$(TORCH) \
 		--extra-index-url https://download.pytorch.org/whl/cpu
+	touch $@
+
+# The compilers in environments of their own: beside them, JAX would look for a chip. ONLY: programs that begin so.
+ONLY ?=
+compile-tpu: CHIPS ?= v5e v6e
+compile-gpu: CHIPS ?= h100
+
+compile-tpu: .venv-tpu/installed
+	for chip in $(CHIPS); do JAX_PLATFORMS=cpu .venv-tpu/bin/python -m benchmarks.accelerators --chip $$chip --only "$(ONLY)" || exit 1; done
+
+compile-gpu: .venv-gpu/installed
+	for chip in $(CHIPS); do JAX_PLATFORMS=cpu .venv-gpu/bin/python -m benchmarks.accelerators --chip $$chip --only "$(ONLY)" || exit 1; done
+
+.venv-%/installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt --editable .[$*]
 	touch $@

@@ -5,7 +5,7 @@ python -m rsa_jax.tools.profile --config configs/ssv2.py [--time] [--target v5e]
 All figures are of one clip. Multiply-adds are counted as in the paper's tables: convolutions, transforms and the
 classifier; nothing for BatchNorm, activations and pooling.
 
---target compiles the training step for a chip that need not be there (pip install jax[tpu] or jax[cuda13]; one such
+--target compiles the training step for a chip that need not be there (pip install -e .[tpu] or .[gpu]; one such
 process at a time), and prints what its compiler says: memory, time, and the largest batch that fits, of those that
 batch_size becomes when it is halved.
 """

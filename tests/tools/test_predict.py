@@ -22,7 +22,7 @@ from rsa_jax.training.predictor import Predictor
 from rsa_jax.training.scores import load_scores
 from rsa_jax.training.step import View
 from tests.data.videos import moving_bar, write_video
-from tests.test_compiler import products
+from tests.test_precision import products
 from tests.tiny import tiny_config
 
 CLASSES = ["left", "right"]
