@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from rsa_jax.nn import factory
+from rsa_jax.nn import registry
 from rsa_jax.nn.network import create_model
 from rsa_jax.training.metrics import NonFiniteLossError, PendingMetrics
 from rsa_jax.training.optimizer import make_optimizer, make_schedule
@@ -83,7 +83,7 @@ def test_a_step_is_compiled_once(step_config):
         assert (old.shape, old.dtype, old.weak_type) == (new.shape, new.dtype, new.weak_type)
 
 
-TRANSFORMS = [{"transform": name} for name in factory.TRANSFORMS] + [
+TRANSFORMS = [{"transform": name} for name in registry.TRANSFORMS] + [
     {"rsa.normalization": "batch", "rsa.relation_groups": 1},
     {"rsa.decomposed": False, "rsa.factorized": True},
     {"transform": "self_attention", "self_attention.kernel_size": ()},
