@@ -11,9 +11,9 @@ from jaxtyping import Array, Float
 
 from rsa_jax import ops
 from rsa_jax.nn.layers import Linear
+from rsa_jax.ops.equations import attention_kernels
 from rsa_jax.ops.positions import SINUSOIDS, offset_logits, place_embedding
 from rsa_jax.ops.windows import KernelSize, check_kernel_size, check_position, window_at
-from rsa_jax.ops.xla.attention import to_kernels
 
 POSITIONS = ("none", "relative", "absolute")
 KEY_VALUES = ("per_head", "shared")
@@ -133,7 +133,7 @@ class SelfAttention(nnx.Module):
             frame, row, column = (offset[at] for offset in offset_logits(query, embedding))
             offsets = frame[..., :, None, None] + row[..., None, :, None] + column[..., None, None, :]
             logits += offsets.reshape(logits.shape)
-        kernels = to_kernels(logits, inside, softmax=self.softmax)
+        kernels = attention_kernels(logits, inside, softmax=self.softmax)
         return {"attention": kernels.reshape(*kernels.shape[:2], *shape)}
 
     def multiply_adds(self, shape: tuple[int, ...]) -> int:

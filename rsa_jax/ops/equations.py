@@ -8,6 +8,7 @@ without `H2` they are not.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -93,6 +94,16 @@ def latent_kernel(query: Float[Array, "*N L C"], code: Float[Array, "*N C D"]) -
 def relational_context(value: Float[Array, "*N M C"], G: Float[Array, "M C"]) -> Float[Array, "*N M C"]:
     """Relational context X^R = X^V ((X^V)ᵀ G): correlations of the channels over the window."""
     return value @ jnp.einsum("...mc,me->...ce", value, G)
+
+
+def attention_kernels(
+    logits: Float[Array, "*N M"], inside: Array | None = None, *, softmax: bool
+) -> Float[Array, "*N M"]:
+    """Kernels of self-attention: the softmax of the logits, or the logits themselves. 0 where not inside."""
+    if inside is not None:
+        # Not -inf: of queries that fill up the last block, nothing may be inside, and gradients of 0 / 0 are not 0.
+        logits = jnp.where(inside, logits, jnp.finfo(logits.dtype).min if softmax else 0)
+    return jax.nn.softmax(logits, axis=-1) if softmax else logits
 
 
 def rsa_explicit(

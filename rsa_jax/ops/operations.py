@@ -106,7 +106,7 @@ def attend(
     return run(table, implementation, query, key, value, embedding, softmax=softmax)
 
 
-def l2_normalize(x: Float[Array, "*N C"], *, implementation: str | None = None) -> Float[Array, "*N C"]:
+def l2_normalize(x: Float[Array, "B T H W *L C"], *, implementation: str | None = None) -> Float[Array, "B T H W *L C"]:
     """x / sqrt(Σ x² + 1e-6) over the channels; the sum is taken in float32 or better."""
     return run({"xla": xla.l2_normalize, "cpu": cpu.l2_normalize}, implementation, x)
 

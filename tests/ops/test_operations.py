@@ -58,7 +58,12 @@ def test_linear(implementation):
 @BOTH
 def test_l2_normalize(implementation):
     normalize = functools.partial(ops.l2_normalize, implementation=implementation)
-    assert_same(normalize, lambda x: x / jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-6), drawn(3, 5))
+
+    def expected(x):
+        return x / jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-6)
+
+    for shape in ((2, 3, 1, 2, 5), (2, 3, 1, 2, 4, 5)):
+        assert_same(normalize, expected, drawn(*shape))
 
 
 @BOTH

@@ -1,6 +1,7 @@
 """The paper's tables of costs: M parameters and G multiply-adds, and those of every recipe."""
 
 import functools
+import importlib.util
 import itertools
 import json
 import math
@@ -16,10 +17,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from rsa_jax.chips import CHIPS, Cost
 from rsa_jax.nn.layers import SpatialConv
 from rsa_jax.nn.network import count_parameters
 from rsa_jax.nn.registry import TRANSFORMS, transform_factory
 from rsa_jax.nn.rsa import PARTS
+from rsa_jax.tools import profile as tool
 from rsa_jax.tools.profile import profile, saved_bytes
 from rsa_jax.tools.studies import STUDIES
 from rsa_jax.training.models import blank_model
@@ -404,6 +407,33 @@ def test_recomputing_blocks_and_bfloat16_keep_less(config):
     assert saved_bytes(config, "cpu") < 0.85 * kept
     config.model.update(dtype="float32", remat=True)
     assert saved_bytes(config, "cpu") < 0.5 * kept
+
+
+def test_a_batch_is_halved_until_it_fits(config, monkeypatch):
+    """Some compilers refuse a program that is too large, others say what it would need."""
+    chip, tried = CHIPS["h100"], []
+
+    def step_cost(config, chip):
+        tried.append(config.batch_size)
+        if config.batch_size > 16:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory\nand so on")
+        total = int(config.batch_size / 8 * chip.memory)
+        return Cost(0, total, seconds=0.25, traffic=2 * 10**9, flops=0, compilation=1, collectives=(), operations=())
+
+    monkeypatch.setattr(tool, "step_cost", step_cost)
+    config.batch_size = 32
+    lines = list(tool.fitting(config, chip))
+    assert tried == [32, 16, 8]
+    assert lines[0] == "h100, 32 clips: does not fit into 79.1 GiB (Ran out of memory)"
+    assert lines[1].startswith("h100, 16 clips: 158.20 of 79.1 GiB")
+    assert lines[2] == "h100, 8 clips: 79.10 of 79.1 GiB, at least 250.0 ms a step, by 2.0 GB through the memory"
+    assert config.batch_size == 32
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="the compiler for TPUs is installed")
+def test_a_compiler_that_is_missing_is_named(config):
+    with pytest.raises(RuntimeError, match=r"v5e: its compiler does not start \(pip install jax\[tpu\]"):
+        tool.step_cost(config, CHIPS["v5e"])
 
 
 def test_the_table_sums_up_and_times(config, data_dir):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rsa_jax.ops.blocks import Blocks, band_matrices, block_rows
+from rsa_jax.ops.equations import attention_kernels
 from rsa_jax.ops.positions import offset_logits
 from rsa_jax.ops.windows import KernelSize
 
@@ -55,7 +56,7 @@ def attend_in_window(
         if relative is not None:
             logits += jnp.einsum("hbkjifqc,mfkc->hbkjifqm", query, relative, preferred_element_type=wide)
         seen = jnp.expand_dims(inside, (5, 6)) * band > 0
-        kernels = to_kernels(logits, seen, softmax=softmax).astype(value.dtype)
+        kernels = attention_kernels(logits, seen, softmax=softmax).astype(value.dtype)
         return jnp.einsum("hbkjifqm,hkcbjim->hbkjifqc", kernels, value)
 
     query = jnp.pad(query, [(0, beyond)] + [(0, 0)] * (query.ndim - 1))
@@ -131,20 +132,12 @@ def attend(
         logits = jnp.einsum("bkqc,bthwkc->bkqthw", query, key, preferred_element_type=wide)
         for axis, offset in enumerate(offsets):
             logits += jnp.expand_dims(offset, [3 + other for other in range(3) if other != axis])
-        kernels = to_kernels(logits.reshape(*logits.shape[:3], -1), softmax=softmax).astype(value.dtype)
+        kernels = attention_kernels(logits.reshape(*logits.shape[:3], -1), softmax=softmax).astype(value.dtype)
         return jnp.einsum("bkqm,bmkc->bkqc", kernels, value.reshape(shape[0], -1, *value.shape[4:]))
 
     inputs = tuple(jnp.moveaxis(x, 1, 0) for x in grouped)
     y = jax.lax.map(attend_one, inputs, batch_size=max(1, logits_at_once // math.prod(shape[:5])))
     return jnp.moveaxis(y, 0, 1).reshape(shape)
-
-
-def to_kernels(logits: Float[Array, "*N m"], inside: Array | None = None, *, softmax: bool) -> Float[Array, "*N m"]:
-    """Kernels: the softmax of the logits over the last axis, or the logits themselves. 0 where not inside."""
-    if inside is not None:
-        # Not -inf: of queries that fill up the last block, nothing may be inside, and gradients of 0 / 0 are not 0.
-        logits = jnp.where(inside, logits, jnp.finfo(logits.dtype).min if softmax else 0)
-    return jax.nn.softmax(logits, axis=-1) if softmax else logits
 
 
 def _block(length: int, size: int) -> Blocks:

@@ -4,6 +4,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from rsa_jax.ops.xla.frames import frames_first, frames_last
+
 
 def normalize(
     x: Float[Array, "*N C"],
@@ -44,7 +46,9 @@ def normalize_batch(
     return y.reshape(x.shape), mean.reshape(groups, -1), var.reshape(groups, -1)
 
 
-def l2_normalize(x: Float[Array, "*N C"]) -> Float[Array, "*N C"]:
-    """x / sqrt(Σ x² + 1e-6) over the channels."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    return (wide * lax.rsqrt(jnp.sum(wide * wide, axis=-1, keepdims=True) + 1e-6)).astype(x.dtype)
+def l2_normalize(x: Float[Array, "B T H W *L C"]) -> Float[Array, "B T H W *L C"]:
+    """x / sqrt(Σ x² + 1e-6) over the channels. With the frames on the last axis, for what follows is in that order."""
+    y = frames_last(x)
+    wide = y.astype(jnp.promote_types(x.dtype, jnp.float32))
+    y = (wide * lax.rsqrt(jnp.sum(wide * wide, axis=-2, keepdims=True) + 1e-6)).astype(x.dtype)
+    return frames_first(y, x.shape[1])

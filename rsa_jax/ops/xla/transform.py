@@ -1,6 +1,5 @@
-"""The transform, with the frames of all clips on the last axis: see window_sums.py."""
+"""The transform, with the frames of all clips on the last axis: see frames.py."""
 
-import functools
 import math
 
 import jax.numpy as jnp
@@ -8,10 +7,8 @@ from jaxtyping import Array, Float
 
 from rsa_jax.ops.equations import RSAWeights, per_channel
 from rsa_jax.ops.windows import KernelSize
-from rsa_jax.ops.xla.window_sums import frames_first, frames_last, window_sums_of_frames
-
-# Of the channels of a small matrix, when it is multiplied.
-PARTS = 8
+from rsa_jax.ops.xla.frames import frames_first, frames_last
+from rsa_jax.ops.xla.window_sums import window_sums_of_frames
 
 
 def rsa(
@@ -50,13 +47,11 @@ def multiply(
 ) -> Float[Array, "H W L D F"]:
     """rows (matrix + offset): a product with a small matrix at each position of each frame.
 
-    A matrix unit would be nearly empty: products are taken element by element. Parts of the channels are added up, and
-    only what is left of them is summed: by the compiler's estimate, a TPU takes three times as long for one sum.
+    A matrix unit would be nearly empty: products are taken element by element, and summed in float32 or better.
     """
     wide = jnp.promote_types(rows.dtype, jnp.float32)
-    parts = math.gcd(PARTS, rows.shape[3])
-    pairs = zip(jnp.split(rows, parts, axis=3), jnp.split(matrix, parts, axis=2), strict=True)
-    products = [row[:, :, :, :, None].astype(wide) * column[:, :, None].astype(wide) for row, column in pairs]
-    y = jnp.sum(functools.reduce(jnp.add, products), axis=3).astype(rows.dtype)
-    # Not added to the matrix: the offset's gradient would be a sum over all positions of a matrix at each.
-    return y if offset is None else y + jnp.einsum("hwlcf,cd->hwldf", rows, offset)
+    matrix = matrix.astype(wide)
+    if offset is not None:
+        # In float32, for so is then the sum over all positions that is the offset's gradient.
+        matrix = (matrix + offset[..., None].astype(wide)).astype(rows.dtype).astype(wide)
+    return jnp.sum(rows.astype(wide)[:, :, :, :, None] * matrix[:, :, None], axis=3).astype(rows.dtype)

@@ -1,8 +1,4 @@
-"""Sums over windows as convolutions that fill a matrix unit, with the frames of all clips on the last axis.
-
-A chip computes with whole vectors along the last axis. Of all axes, that of the frames of all clips, F = B T, is the
-one that is long at every stage of a network.
-"""
+"""Sums over windows as convolutions that fill a matrix unit, with the frames of all clips on the last axis."""
 
 from typing import NamedTuple
 
@@ -13,6 +9,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from rsa_jax.ops.windows import KernelSize
+from rsa_jax.ops.xla.frames import frames_first, frames_last
 
 # Rows and columns of a matrix unit.
 MATRIX_UNIT = 128
@@ -24,20 +21,6 @@ def window_sums(
     """Σ_m x[n + m, c] weights[m, c, e]."""
     frames = x.shape[1]
     return frames_first(window_sums_of_frames(frames_last(x), weights, kernel_size, frames), frames)
-
-
-def frames_last(x: Float[Array, "B T H W *N"]) -> Float[Array, "H W *N F"]:
-    """Clips and frames as one axis, the last. By a transposition of four axes: XLA is slow at others."""
-    batch, frames, height, width, *others = x.shape
-    x = x.reshape(batch * frames, height, width, -1).transpose(1, 2, 3, 0)
-    return x.reshape(height, width, *others, batch * frames)
-
-
-def frames_first(x: Float[Array, "H W *N F"], frames: int) -> Float[Array, "B T H W *N"]:
-    """Inverts `frames_last`, for clips of so many frames."""
-    height, width, *others, _ = x.shape
-    x = x.reshape(height, width, -1, x.shape[-1]).transpose(3, 0, 1, 2)
-    return x.reshape(-1, frames, height, width, *others)
 
 
 class RowBlocks(NamedTuple):
@@ -98,10 +81,8 @@ def window_sums_of_frames(
     kernel = kernel.reshape(groups, rows, blocks.reach, x.shape[2], blocks.size * outputs)
 
     def convolve(x: Float[Array, "H J K N"], kernel: Float[Array, "h j K O"]) -> Float[Array, "H J O N"]:
-        wide = jnp.promote_types(x.dtype, jnp.float32)
-        axes = ("HWCN", "HWIO", "HWCN")
-        y = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=axes, preferred_element_type=wide)
-        return y.astype(x.dtype)
+        # Sums are taken in float32 without asking. Asked for, a GPU converts the inputs to float32, too.
+        return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("HWCN", "HWIO", "HWCN"))
 
     if groups == 1:
         y = convolve(x.reshape(*x.shape[:3], -1), kernel[0])
