@@ -21,7 +21,6 @@ import optax
 from flax import nnx
 from ml_collections import ConfigDict
 
-import rsa_jax
 from benchmarks.measure import RESULTS, table
 from benchmarks.textbook_resnet import make_step
 from benchmarks.transform import STAGES
@@ -29,7 +28,8 @@ from configs import common
 from rsa_jax import ops
 from rsa_jax.chips import CHIPS, Chip, Cost, compile_for
 from rsa_jax.data.augment import square_crop
-from rsa_jax.nn.registry import TRANSFORMS
+from rsa_jax.nn.layers import SpatialConv
+from rsa_jax.nn.registry import TRANSFORMS, transform_factory
 from rsa_jax.precision import with_precision
 from rsa_jax.training.optimizer import make_optimizer, make_schedule
 from rsa_jax.training.programs import abstract_batch, jit_eval_step, jit_train_step
@@ -96,15 +96,16 @@ def textbook(mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
     return jax.jit(step, donate_argnums=0).lower(*_whole((state, images, labels), mesh))
 
 
-def layer(mesh: jax.sharding.Mesh, channels: int, side: int, gradients: bool) -> jax.stages.Lowered:
-    """One RSA layer with its projection; with the gradients of input and parameters."""
-    implementation = ops.preferred(mesh.devices.flat[0].platform)
-    settings: dict[str, Any] = {"dtype": jnp.bfloat16, "implementation": implementation}
-    module = nnx.eval_shape(lambda: rsa_jax.RSA(channels, **settings, rngs=nnx.Rngs(0)))
-    graph, params = nnx.split(module)
+def layer(mesh: jax.sharding.Mesh, transform: str, channels: int, side: int, gradients: bool) -> jax.stages.Lowered:
+    """One layer as the network has it; with the gradients of input and parameters."""
+    config = make_config(**{"model.transform": transform, "model.batch_norm_clips": 0})
+    config.model.implementation = ops.preferred(mesh.devices.flat[0].platform)
+    make = transform_factory(config.model, nnx.Rngs(0)) or functools.partial(_convolution, config.model)
+    graph, params = nnx.split(nnx.eval_shape(lambda: make(channels)))
 
     def forward(params: nnx.State, x: jax.Array) -> jax.Array:
-        return nnx.merge(graph, params)(x)
+        module: Any = nnx.merge(graph, params, copy=True)  # BatchNorm changes its running statistics
+        return module(x)
 
     def loss(params: nnx.State, x: jax.Array) -> jax.Array:
         return jnp.sum(jnp.square(forward(params, x).astype(jnp.float32)))
@@ -112,6 +113,11 @@ def layer(mesh: jax.sharding.Mesh, channels: int, side: int, gradients: bool) ->
     x = jax.ShapeDtypeStruct((CLIPS, FRAMES, side, side, channels), jnp.bfloat16)
     function = jax.grad(loss, argnums=(0, 1)) if gradients else forward
     return jax.jit(function).lower(*_whole((params, x), mesh))
+
+
+def _convolution(config: ConfigDict, channels: int) -> nnx.Module:
+    settings: dict[str, Any] = {"dtype": jnp.dtype(config.dtype), "implementation": config.implementation}
+    return SpatialConv(channels, channels, 3, **settings, rngs=nnx.Rngs(0))
 
 
 def train_input(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowered:
@@ -138,20 +144,22 @@ def programs(chip: Chip) -> dict[str, tuple[Lower, Sequence[int]]]:
     for transform in ("conv2d", "rsa"):
         add(f"update, {transform}", update, make_config(**{"model.transform": transform}))
     for side, channels, _ in STAGES:
-        add(f"RSA layer {side}² x {channels}, forward", layer, channels, side, False)
-        add(f"RSA layer {side}² x {channels}, gradients", layer, channels, side, True)
-    # A network that compiles in a minute, with the transform at all four sizes of a map.
-    small = {"model.stage_sizes": (1,) * 4, "model.positions": ((0,),) * 4}
+        add(f"RSA layer {side}² x {channels}, forward", layer, "rsa", channels, side, False)
+        add(f"RSA layer {side}² x {channels}, gradients", layer, "rsa", channels, side, True)
+    side, channels, _ = STAGES[1]
     for transform in TRANSFORMS:
-        add(f"one block a stage, {transform}", update, make_config(**small, **{"model.transform": transform}))
+        add(f"layer {side}² x {channels}, gradients, {transform}", layer, transform, channels, side, True)
+    # Stem and first stage: a network that compiles in a minute.
+    small = {"model.stage_sizes": (3,), "model.positions": ((2,),)}
     variants: dict[str, dict[str, Any]] = {
+        "as it is": {},
         "float32": {"model.dtype": "float32"},
         "remat": {"model.remat": True},
         "accumulation of 2": {"optimizer.accumulation": 2},
         "BatchNorm of 4 clips": {"model.batch_norm_clips": 4},
     }
     for name, fields in variants.items():
-        add(f"one block a stage, rsa, {name}", update, make_config(**small, **fields))
+        add(f"first stage, rsa, {name}", update, make_config(**small, **fields))
     add("input, training", train_input, make_config())
     add("input, evaluation", eval_input, make_config())
     for transform in ("conv2d", "rsa"):
