@@ -100,8 +100,12 @@ def layer(mesh: jax.sharding.Mesh, transform: str, channels: int, side: int, gra
     """One layer as the network has it; with the gradients of input and parameters."""
     config = make_config(**{"model.transform": transform, "model.batch_norm_clips": 0})
     config.model.implementation = ops.preferred(mesh.devices.flat[0].platform)
-    make = transform_factory(config.model, nnx.Rngs(0)) or functools.partial(_convolution, config.model)
-    graph, params = nnx.split(nnx.eval_shape(lambda: make(channels)))
+
+    def make() -> nnx.Module:
+        factory = transform_factory(config.model, nnx.Rngs(0))
+        return factory(channels) if factory else _convolution(config.model, channels)
+
+    graph, params = nnx.split(nnx.eval_shape(make))
 
     def forward(params: nnx.State, x: jax.Array) -> jax.Array:
         module: Any = nnx.merge(graph, params, copy=True)  # BatchNorm changes its running statistics
