@@ -1,6 +1,7 @@
 """The programs of a run, for the devices of a mesh."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -27,7 +28,7 @@ def jit_train_step(
     step = make_train_step(model, optimizer, schedule, config, directional)
     whole, parts = replicated(mesh), split_batch(mesh)
     return jax.jit(
-        with_precision(step, config.matmul_precision),
+        _on(mesh, with_precision(step, config.matmul_precision)),
         in_shardings=(whole, parts),
         out_shardings=whole,
         donate_argnums=0,
@@ -39,10 +40,21 @@ def jit_eval_step(model: ModelDefinition, config: ConfigDict, mesh: jax.sharding
     """`make_eval_step`, jitted: the batch is split over the mesh, and every device has all results."""
     whole, parts = replicated(mesh), split_batch(mesh)
     return jax.jit(
-        with_precision(make_eval_step(model, config), config.matmul_precision),
+        _on(mesh, with_precision(make_eval_step(model, config), config.matmul_precision)),
         in_shardings=(whole, whole, parts, whole),
         out_shardings=whole,
     )
+
+
+def _on(mesh: jax.sharding.Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, traced under the mesh: some operations have to know their devices."""
+
+    @functools.wraps(function)
+    def on_mesh(*args: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args)
+
+    return on_mesh
 
 
 def abstract_batch(config: ConfigDict, frame_size: tuple[int, int]) -> dict[str, jax.ShapeDtypeStruct]:

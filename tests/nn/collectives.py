@@ -1,4 +1,4 @@
-"""Prints, for every transform, how two devices that share a batch talk to each other in its gradients.
+"""Prints, for every transform and implementation, how two devices that share a batch talk to each other in gradients.
 
 A program of its own: the number of devices is settled when JAX starts.
 """
@@ -13,6 +13,7 @@ from flax import nnx
 from configs import common
 from rsa_jax.nn.registry import TRANSFORMS, transform_factory
 from rsa_jax.training.state import make_mesh, replicated, split_batch
+from tests.tiny import FAST_COMPILATION
 
 SMALL = {
     "rsa": {"num_queries": 2, "kernel_size": (3, 3, 3)},
@@ -20,9 +21,10 @@ SMALL = {
     "involution": {"group_channels": 4, "kernel_size": (3, 3, 3)},
     "lambda_layer": {"num_queries": 2, "kernel_size": (3, 3, 3)},
 }
-CASES = [{"transform": name} for name in TRANSFORMS if name != "conv2d"]
-CASES.append({"transform": "self_attention", "self_attention.kernel_size": ()})
-CASES.append({"transform": "rsa", "rsa.decomposed": False, "rsa.relation_groups": 1, "rsa.normalization": "lambda"})
+FIELDS = [{"transform": name} for name in TRANSFORMS if name != "conv2d"]
+FIELDS.append({"transform": "self_attention", "self_attention.kernel_size": ()})
+FIELDS.append({"transform": "rsa", "rsa.decomposed": False, "rsa.relation_groups": 1, "rsa.normalization": "lambda"})
+CASES = [fields | {"implementation": name} for name in ("cpu", "xla") for fields in FIELDS]
 
 
 def collectives(fields):
@@ -40,7 +42,9 @@ def collectives(fields):
     gradients = jax.jit(
         jax.grad(loss, argnums=(0, 2)), in_shardings=(whole, whole, parts), out_shardings=(whole, parts)
     )
-    program = gradients.lower(params, stats, jax.ShapeDtypeStruct((4, 2, 3, 4, 8), jnp.float32)).compile().as_text()
+    with jax.set_mesh(mesh):
+        lowered = gradients.lower(params, stats, jax.ShapeDtypeStruct((4, 2, 3, 4, 8), jnp.float32))
+    program = lowered.compile(compiler_options=FAST_COMPILATION).as_text()
     return sorted(set(re.findall(r"(all-\w[\w-]*|collective-[\w-]+|reduce-scatter)\(", program)))
 
 

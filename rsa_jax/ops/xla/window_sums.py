@@ -1,5 +1,6 @@
 """Sums over windows as convolutions that fill a matrix unit, with the frames of all clips on the last axis."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from rsa_jax.ops.windows import KernelSize
+from rsa_jax.ops.xla.devices import on_each_device
 from rsa_jax.ops.xla.frames import frames_first, frames_last
 
 # Rows and columns of a matrix unit.
@@ -58,7 +60,15 @@ def choose_row_blocks(width: int, kernel_size: KernelSize, outputs: int) -> RowB
 def window_sums_of_frames(
     x: Float[Array, "H W C F"], weights: Float[Array, "M #C E"], kernel_size: KernelSize, frames: int
 ) -> Float[Array, "H W C E F"]:
-    """Σ_m x[n + m, c] weights[m, c, e] of clips of so many frames.
+    """Σ_m x[n + m, c] weights[m, c, e] of clips of so many frames."""
+    function = functools.partial(_window_sums, kernel_size=kernel_size, frames=frames)
+    return on_each_device(function, x, weights, clips=x.shape[-1] // frames)
+
+
+def _window_sums(
+    x: Float[Array, "H W C F"], weights: Float[Array, "M #C E"], kernel_size: KernelSize, frames: int
+) -> Float[Array, "H W C E F"]:
+    """The sums, as convolutions.
 
     Channels of the convolution are the pixels of a block of a row, each with those before and after it in time: m_t
     times the block's size of inputs, and E times its size of sums. The kernel is a band between blocks. What is left to
