@@ -2,8 +2,8 @@
 
 python -m benchmarks.accelerators --chip v5e|v6e|h100 [--only TEXT ...] [--again]
 
-Every result is written as soon as it is there, to results/accelerators_CHIP.json and .md; what is there already is not
-compiled again. A step takes minutes. One process at a time for TPUs, whose compiler takes a lock.
+Every result is written as soon as it is there, to results/accelerators_CHIP.json and .md. What the installed compiler
+has a result of is not compiled again. A step takes minutes. One process at a time for TPUs, whose compiler takes a lock.
 """
 
 import argparse
@@ -31,8 +31,8 @@ from rsa_jax.data.augment import square_crop
 from rsa_jax.nn.layers import SpatialConv
 from rsa_jax.nn.registry import TRANSFORMS, transform_factory
 from rsa_jax.precision import with_precision
-from rsa_jax.training.optimizer import make_optimizer, make_schedule
-from rsa_jax.training.programs import abstract_batch, jit_eval_step, jit_train_step
+from rsa_jax.training.optimizer import make_optimizer
+from rsa_jax.training.programs import abstract_batch, jit_eval_step, lower_train_step
 from rsa_jax.training.state import ModelDefinition, abstract_state, create_state, define_model, replicated, split_batch
 from rsa_jax.training.step import View, make_augment, make_update
 
@@ -63,7 +63,7 @@ def make_config(**fields: Any) -> ConfigDict:
 
 def update(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowered:
     """The update of the state by normalised clips."""
-    optimizer, _ = _optimizer(config)
+    optimizer = _optimizer(config)
     state = abstract_state(lambda: create_state(config, optimizer), mesh)
     shape = (config.batch_size, FRAMES, SIDE, SIDE, 3)
     clips = jax.ShapeDtypeStruct(shape, jnp.dtype(config.model.dtype), sharding=split_batch(mesh))
@@ -74,15 +74,12 @@ def update(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowered:
 
 def train_step(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowered:
     """The whole step from stored frames, of a batch that the chips share."""
-    optimizer, schedule = _optimizer(config)
-    state = abstract_state(lambda: create_state(config, optimizer), mesh)
-    step = jit_train_step(_define(config, mesh), optimizer, schedule, config, (), mesh)
-    return step.lower(state, abstract_batch(config, STORED))
+    return lower_train_step(config, mesh, STORED)
 
 
 def eval_step(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowered:
     """One view of a batch."""
-    optimizer, _ = _optimizer(config)
+    optimizer = _optimizer(config)
     state = abstract_state(lambda: create_state(config, optimizer), mesh)
     step: Any = jit_eval_step(_define(config, mesh), config, mesh)
     return step.lower(state.params, state.batch_stats, abstract_batch(config, STORED), View())
@@ -191,9 +188,8 @@ def _define(config: ConfigDict, mesh: jax.sharding.Mesh) -> ModelDefinition:
     return define_model(config.model, mesh.devices.flat[0].platform)
 
 
-def _optimizer(config: ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    schedule = make_schedule(config.optimizer, epochs=config.epochs, steps_per_epoch=1000)
-    return make_optimizer(config.optimizer, schedule), schedule
+def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    return make_optimizer(config.optimizer, lambda step: 0.1)
 
 
 def measure(chip: Chip, lower: Lower, shape: Sequence[int]) -> dict[str, Any]:
@@ -212,11 +208,15 @@ def _plain(cost: Cost) -> dict[str, Any]:
     return fields | {name: [part._asdict() for part in fields[name]] for name in ("collectives", "operations")}
 
 
-def write(chip: Chip, results: Mapping[str, Any]) -> None:
-    """Writes the results, and prints them as tables."""
+def compilers(chip: Chip) -> str:
+    """Versions of what compiles for the chip."""
     packages = ("jax", "jaxlib", "libtpu" if chip.platform == "tpu" else "jax-cuda13-pjrt")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
-    estimate = "ms, estimated" if chip.clock else "ms, at least"
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+
+
+def write(chip: Chip, versions: str, results: Mapping[str, Any]) -> None:
+    """Writes the results, also as tables."""
+    estimate = "ms, estimated" if chip.clock else "ms at the memory's peak"
     header = ["", estimate, "of textbook", "temporary MiB", "of textbook", "total GiB", "traffic GB", "TFLOP"]
     header.append("compiled, s")
     peer = results.get("textbook ResNet-50", {})
@@ -258,14 +258,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     chip = CHIPS[args.chip]
     path = RESULTS / f"accelerators_{chip.name}.json"
-    known = json.loads(path.read_text())["results"] if path.exists() else {}
+    stored, versions = json.loads(path.read_text()) if path.exists() else {}, compilers(chip)
+    known = stored["results"] if stored.get("versions") == versions else {}
     todo = programs(chip)
     for name, (lower, shape) in todo.items():
         if name.startswith(tuple(args.only)) and (args.again or name not in known):
             known[name] = measure(chip, lower, shape)
             figures = {key: value for key, value in known[name].items() if key not in ("operations", "collectives")}
             print(f"{name}: {figures}", flush=True)
-            write(chip, {name: known[name] for name in todo if name in known})
+            write(chip, versions, {name: known[name] for name in todo if name in known})
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from jax.experimental import topologies
 
+from rsa_jax.ops import BATCH_AXIS
+
 GIB = 2**30
 
 
@@ -37,7 +39,7 @@ class Chip:
     options: dict[str, str | bool] = dataclasses.field(default_factory=dict)
 
     def mesh(self, shape: Sequence[int] = (1,)) -> jax.sharding.Mesh:
-        """A mesh over chips that need not exist, with the one axis "data".
+        """A mesh over chips that need not exist, with the one axis `BATCH_AXIS`.
 
         Args:
             shape: how chips are wired, such as (4, 4) of a TPU slice; their number for GPUs, which share one host.
@@ -60,7 +62,7 @@ class Chip:
                 f"{self.name}: its compiler does not start (pip install jax[{extra}]; one process at a time): {error}"
             ) from error
         devices = np.array(topology.devices[:number])
-        return jax.sharding.Mesh(devices, ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+        return jax.sharding.Mesh(devices, (BATCH_AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
 
 
 # What XLA has to know of the card; figures of NVIDIA's data sheet.

@@ -1,8 +1,9 @@
 """Reads a compiled program's text: cycles that the TPU's compiler estimates, bytes that pass through memory."""
 
+import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4}
@@ -51,8 +52,19 @@ class Collective(NamedTuple):
 
 
 class _Instruction(NamedTuple):
-    operation: Operation
+    name: str
+    kind: str
+    result: str
+    operands: Sequence[str]
     rest: str
+
+    @property
+    def size(self) -> int:
+        return _size(self.result)
+
+    def called(self, attribute: str) -> str:
+        found = re.search(attribute + r"=\{?%?([\w.\-]+)", self.rest)
+        return found.group(1) if found else ""
 
 
 class Program:
@@ -63,83 +75,143 @@ class Program:
     """
 
     def __init__(self, text: str):
-        self._computations: dict[str, list[_Instruction]] = {}
+        self._computations: dict[str, dict[str, _Instruction]] = {}
         self._entry = ""
-        sizes: dict[str, int] = {}
         for line in text.splitlines():
             if head := _COMPUTATION.match(line):
-                current = self._computations[head.group(2)] = []
-                sizes = {}
+                current = self._computations[head.group(2)] = {}
                 if head.group(1):
                     self._entry = head.group(2)
             elif named := _NAME.match(line):
-                instruction = _parse(named.group(1), line[named.end() :], sizes)
-                current.append(instruction)
+                current[named.group(1)] = _parse(named.group(1), line[named.end() :])
+        self._operations = list(self._executed(self._entry))
 
     def cycles(self) -> int:
         """The TPU compiler's estimate of the whole program; kernels (custom calls) have none."""
-        return sum(trips * instruction.operation.cycles for instruction, trips in self._executed())
+        return sum(operation.cycles for operation in self._operations)
 
     def traffic(self) -> int:
-        """Bytes that operations read and write, outside of fusions: on a GPU the least that passes through memory."""
-        return sum(trips * instruction.operation.traffic for instruction, trips in self._executed())
+        """Bytes that operations read and write, outside of fusions: on a GPU about what passes through memory."""
+        return sum(operation.traffic for operation in self._operations)
 
     def largest(self, count: int, *, by: str) -> list[Operation]:
         """Operations with the most "cycles" or "traffic", all trips of their loops together."""
-        executed = [
-            instruction.operation._replace(
-                cycles=trips * instruction.operation.cycles, traffic=trips * instruction.operation.traffic
-            )
-            for instruction, trips in self._executed()
-        ]
-        return sorted(executed, key=lambda operation: getattr(operation, by), reverse=True)[:count]
+        return sorted(self._operations, key=lambda operation: getattr(operation, by), reverse=True)[:count]
 
     def collectives(self) -> list[Collective]:
-        """Exchanges between chips, by kind."""
+        """Exchanges between chips, by kind; those of every branch."""
         counts: Counter[str] = Counter()
         sizes: Counter[str] = Counter()
-        for instruction, trips in self._executed():
-            kind = instruction.operation.kind.removesuffix("-start")
-            if kind in _COLLECTIVES:
-                counts[kind] += trips
-                sizes[kind] += trips * _size(instruction.operation.result)
+        for instruction, trips in self._exchanges(self._entry):
+            kind = instruction.kind.removesuffix("-start")
+            counts[kind] += trips
+            sizes[kind] += trips * self._received(instruction)
         return [Collective(kind, counts[kind], sizes[kind]) for kind in sorted(counts)]
 
-    def _executed(self, name: str | None = None, trips: int = 1) -> Iterator[tuple[_Instruction, int]]:
-        """Instructions from the entry on, with the number of times that they run."""
-        for instruction in self._computations.get(name or self._entry, []):
-            kind, rest = instruction.operation.kind, instruction.rest
-            if kind == "while":
-                count = re.search(r"known_trip_count[^\d]*(\d+)", rest)
-                yield from self._executed(_called("body", rest), trips * (int(count.group(1)) if count else 1))
-            elif kind == "call":
-                yield from self._executed(_called("to_apply", rest), trips)
-            elif kind == "conditional":
-                yield from self._executed(_called("(?:true_computation|branch_computations)", rest), trips)
+    def _executed(self, name: str, trips: int = 1) -> Iterator[Operation]:
+        """Operations of a computation, all trips of a loop as one; of a condition the first branch."""
+        instructions = self._computations.get(name, {})
+        for instruction in instructions.values():
+            called = self._called(instruction)
+            if called:
+                yield from self._executed(called[0], trips * _trips(instruction))
             else:
+                yield self._operation(instructions, instruction, trips)
+
+    def _exchanges(self, name: str, trips: int = 1) -> Iterator[tuple[_Instruction, int]]:
+        """Exchanges of a computation, and the number of times that they run. A compiler may hide them in fusions."""
+        for instruction in self._computations.get(name, {}).values():
+            if instruction.kind.removesuffix("-start") in _COLLECTIVES:
                 yield instruction, trips
+            for called in self._called(instruction) or [instruction.called("calls")]:
+                yield from self._exchanges(called, trips * _trips(instruction))
+
+    def _called(self, instruction: _Instruction) -> list[str]:
+        """Computations that the instruction runs as they stand, not as one operation."""
+        if instruction.kind == "while":
+            return [instruction.called("body")]
+        if instruction.kind == "call":
+            return [instruction.called("to_apply")]
+        if instruction.kind == "conditional":
+            branches = re.search(r"branch_computations=\{([^}]*)\}", instruction.rest)
+            if branches:
+                return re.findall(r"[\w.\-]+", branches.group(1))
+            return [instruction.called("true_computation"), instruction.called("false_computation")]
+        return []
+
+    def _operation(self, around: Mapping[str, _Instruction], instruction: _Instruction, trips: int) -> Operation:
+        cycles = re.search(r'"estimated_cycles":"?(\d+)', instruction.rest)
+        source = re.search(r'op_name="([^"]*)"', instruction.rest)
+        return Operation(
+            instruction.name,
+            instruction.kind,
+            instruction.result,
+            trips * int(cycles.group(1)) if cycles else 0,
+            trips * self._moved(around, instruction),
+            source.group(1) if source else "",
+        )
+
+    def _moved(self, around: Mapping[str, _Instruction], instruction: _Instruction) -> int:
+        """Bytes of operands and result. Of an array of which a slice is read or written, those of the slice."""
+        if instruction.kind in _FREE or instruction.kind.endswith(("-done", "-update")):
+            return 0
+        operands = [around[name].size if name in around else 0 for name in instruction.operands]
+        if instruction.kind == "dynamic-slice":
+            return 2 * instruction.size
+        if instruction.kind == "dynamic-update-slice":
+            return 2 * operands[1]
+        if instruction.kind != "fusion":
+            return instruction.size + sum(operands)
+        fused = self._computations.get(instruction.called("calls"), {})
+        parameters = {int(inner.rest.split(")")[0]): inner for inner in fused.values() if inner.kind == "parameter"}
+        read = [
+            _part_read(fused, parameters[index].name, size) if index in parameters else size
+            for index, size in enumerate(operands)
+        ]
+        updates = [inner for inner in fused.values() if inner.kind == "dynamic-update-slice"]
+        written = instruction.size
+        for update in updates:
+            if update.size <= written:
+                written -= update.size - fused[update.operands[1]].size
+        return written + sum(read)
+
+    def _received(self, instruction: _Instruction) -> int:
+        """Bytes that an exchange results in. The start of some has its operands before its results."""
+        if instruction.kind in ("all-gather-start", "collective-permute-start"):
+            arrays = _ARRAY.findall(instruction.result)
+            return _bytes(arrays[len(instruction.operands) : 2 * len(instruction.operands)])
+        return instruction.size
 
 
-def _parse(name: str, text: str, sizes: dict[str, int]) -> _Instruction:
-    """An instruction from what follows its name; notes the size of its result."""
+def _part_read(fused: Mapping[str, _Instruction], name: str, size: int) -> int:
+    """Bytes that a fusion reads of a parameter: of slices alone, where it takes no more."""
+    total, names = 0, {name}
+    for inner in fused.values():
+        if not names.isdisjoint(inner.operands):
+            if inner.kind == "bitcast":
+                names.add(inner.name)
+            elif inner.kind == "dynamic-slice":
+                total += inner.size
+            elif inner.kind != "dynamic-update-slice" or inner.operands[0] not in names:
+                return size
+    return min(total, size)
+
+
+def _trips(instruction: _Instruction) -> int:
+    count = re.search(r"known_trip_count[^\d]*(\d+)", instruction.rest)
+    return int(count.group(1)) if count else 1
+
+
+def _parse(name: str, text: str) -> _Instruction:
+    """An instruction from what follows its name."""
     end = _closing(text) if text.startswith("(") else text.index(" ")
-    result, call = text[:end], text[end:].lstrip()
-    kind, _, rest = call.partition("(")
+    kind, _, rest = text[end:].lstrip().partition("(")
     operands = rest[: _closing("(" + rest) - 2]
-    sizes[name] = _size(result)
-    moved = 0
-    if kind not in _FREE and not kind.endswith(("-done", "-update")):
-        moved = sizes[name] + sum(sizes.get(operand, 0) for operand in re.findall(r"%([\w.\-]+)", operands))
-    cycles = re.search(r'"estimated_cycles":"?(\d+)', rest)
-    source = re.search(r'op_name="([^"]*)"', rest)
-    operation = Operation(
-        name, kind, result, int(cycles.group(1)) if cycles else 0, moved, source.group(1) if source else ""
-    )
-    return _Instruction(operation, rest)
+    return _Instruction(name, kind, text[:end], re.findall(r"%([\w.\-]+)", operands), rest)
 
 
 def _closing(text: str) -> int:
-    """Where the parenthesis that opens the text is closed: the index behind it."""
+    """Index behind the parenthesis that closes the one at the start."""
     depth = 0
     for index, character in enumerate(text):
         depth += (character == "(") - (character == ")")
@@ -149,15 +221,8 @@ def _closing(text: str) -> int:
 
 
 def _size(result: str) -> int:
-    total = 0
-    for kind, axes in _ARRAY.findall(result):
-        size = _BYTES.get(kind, 0)
-        for axis in filter(None, axes.split(",")):
-            size *= int(axis)
-        total += size
-    return total
+    return _bytes(_ARRAY.findall(result))
 
 
-def _called(attribute: str, rest: str) -> str:
-    found = re.search(rf"{attribute}=\{{?%?([\w.\-]+)", rest)
-    return found.group(1) if found else ""
+def _bytes(arrays: Sequence[tuple[str, str]]) -> int:
+    return sum(_BYTES.get(kind, 0) * math.prod(int(axis) for axis in axes.split(",") if axis) for kind, axes in arrays)

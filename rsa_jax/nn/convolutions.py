@@ -24,7 +24,7 @@ class SpaceTimeConv(nnx.Module):
         frames: of the kernel; odd.
         size: of the kernel; odd.
         dtype: of the computation; None for that of input and parameters. Parameters are float32.
-        implementation: of `ops.convolve`.
+        implementation: of all operations.
         rngs: for the initial weights, normal with variance 2 / fan-out (MSRA).
     """
 
@@ -65,7 +65,7 @@ class Conv2Plus1D(nnx.Module):
         channels: C, of input and output.
         batch_norm_clips: that share BatchNorm's statistics in training; 0 for the whole batch.
         dtype: of the computation; None for that of input and parameters. Parameters are float32.
-        implementation: of `ops.convolve`.
+        implementation: of all operations.
         rngs: for the initial weights.
     """
 

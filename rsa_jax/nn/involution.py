@@ -29,7 +29,7 @@ class Involution(nnx.Module):
         reduction: r; has to divide `channels`.
         batch_norm_clips: that share BatchNorm's statistics in training; 0 for the whole batch.
         dtype: of the computation; None for that of input and parameters. Parameters are float32.
-        implementation: of `ops.apply_kernels`.
+        implementation: of all operations.
         rngs: for the initial weights.
 
     Raises:

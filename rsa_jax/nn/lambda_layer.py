@@ -31,7 +31,7 @@ class LambdaLayer(nnx.Module):
         kernel_size: window in frames, height, width; odd numbers. It may exceed the map.
         batch_norm_clips: that share BatchNorm's statistics in training; 0 for the whole batch.
         dtype: of the computation; None for that of input and parameters. Parameters are float32.
-        implementation: of `ops.window_sums` and `ops.products`.
+        implementation: of all operations.
         rngs: for the initial weights.
 
     Raises:

@@ -172,6 +172,10 @@ def _check(config: ConfigDict) -> None:
         raise ValueError(
             f"model.num_classes: expected a number (--config.model.num_classes=N), got {config.num_classes}"
         )
+    try:
+        ops.check_implementation(config.implementation)
+    except ValueError as error:
+        raise ValueError(f"model.{error}") from error
     if config.transform != "conv2d":
         _check_positions(tuple(config.stage_sizes) or STAGE_SIZES[config.depth], config.positions)
 

@@ -50,8 +50,8 @@ class RSA(nnx.Module):
         normalization: of query, key and value: "l2", each over its channels; "batch", BatchNorm; "lambda", as
             LambdaNetworks (arXiv 2102.08602) have it: softmax of each channel of the key over all positions of the
             map, BatchNorm of query and value; or "none".
-        implementation: how it is computed: "reference" (Eq. 11), "conv" (Eq. 12 by grouped convolutions), "xla" or
-            "cpu" (Eq. 12); None for the one that suits the platform.
+        implementation: of all operations, one of `rsa_jax.ops.IMPLEMENTATIONS`; "reference" computes Eq. 11, the others
+            Eq. 12. None for the one that suits the platform.
         batch_norm_clips: that share BatchNorm's statistics in training; 0 for the whole batch.
         dtype: of the computation; None for that of input and parameters. Parameters are float32.
         rngs: for the initial weights.

@@ -45,7 +45,7 @@ class SelfAttention(nnx.Module):
         position: "none", "relative" or "absolute".
         softmax: normalise the kernels by a softmax over m. False: the scaled products are the kernels.
         dtype: of the computation; None for that of input and parameters. Parameters are float32.
-        implementation: of `ops.attend` and `ops.attend_in_window`.
+        implementation: of all operations.
         rngs: for the initial weights.
 
     Memory: the weights of all heads for a few positions at a time; they are computed again for the gradients.

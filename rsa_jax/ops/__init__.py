@@ -5,9 +5,11 @@ equations.py    the paper's equations at one position or many; reference.py, on 
 conv.py         the transform through grouped convolutions
 xla/            plain JAX, for GPUs and TPUs
 cpu/            for CPUs
+devices.py      devices that share a batch
 """
 
 from rsa_jax.ops.choice import IMPLEMENTATIONS, check_implementation, compiler_options, preferred
+from rsa_jax.ops.devices import BATCH_AXIS
 from rsa_jax.ops.operations import (
     apply_kernels,
     attend,
@@ -24,6 +26,7 @@ from rsa_jax.ops.operations import (
 from rsa_jax.ops.xla.normalization import normalize
 
 __all__ = [
+    "BATCH_AXIS",
     "IMPLEMENTATIONS",
     "apply_kernels",
     "attend",

@@ -21,8 +21,8 @@ Table = Mapping[str, Callable[..., Any]]
 
 
 def preferred(platform: str) -> str:
-    """The implementation that operations have on a platform, such as "cpu", "cuda" or "tpu"."""
-    return PREFERRED.get(platform, "xla")
+    """The implementation that operations have on a platform: "cpu", "tpu", "gpu" as devices call it, or "cuda"."""
+    return PREFERRED.get("cuda" if platform == "gpu" else platform, "xla")
 
 
 def check_implementation(name: str | None) -> None:

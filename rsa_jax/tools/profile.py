@@ -6,8 +6,7 @@ All figures are of one clip. Multiply-adds are counted as in the paper's tables:
 classifier; nothing for BatchNorm, activations and pooling.
 
 --target compiles the training step for a chip that need not be there (pip install -e .[tpu] or .[gpu]; one such
-process at a time), and prints what its compiler says: memory, time, and the largest batch that fits, of those that
-batch_size becomes when it is halved.
+process at a time), and prints what its compiler says: memory and time with batch_size, halved until it fits.
 """
 
 import dataclasses
@@ -31,9 +30,8 @@ from rsa_jax.nn.network import TSNResNet, create_model
 from rsa_jax.precision import with_precision
 from rsa_jax.tools.watch import layer_name, watch
 from rsa_jax.training.models import blank_model
-from rsa_jax.training.optimizer import make_optimizer, make_schedule
-from rsa_jax.training.programs import abstract_batch, jit_train_step
-from rsa_jax.training.state import PyTree, abstract_state, create_state, define_model, merge_model, split_model
+from rsa_jax.training.programs import lower_train_step
+from rsa_jax.training.state import PyTree, define_model, merge_model, split_model, with_implementation
 
 TIME = flags.DEFINE_bool("time", False, "Measure the time of every layer and of the network on this machine, too.")
 TARGET = flags.DEFINE_enum("target", None, list(CHIPS), "Compile the training step for this chip, too.")
@@ -126,49 +124,53 @@ def saved_bytes(config: ConfigDict, platform: str) -> int:
     return total
 
 
-def step_cost(config: ConfigDict, chip: Chip, shape: Sequence[int] = (1,)) -> Cost:
-    """What the training step costs on each of some chips that share the batch, by their compiler.
+def step_cost(config: ConfigDict, chip: Chip) -> Cost:
+    """Compiles the training step for one chip, and returns what its compiler says.
 
     Args:
         config: of a run, with `model.num_classes` set.
         chip: of this kind.
-        shape: see `Chip.mesh`.
 
     Raises:
         RuntimeError: the compiler is not installed.
         jax.errors.JaxRuntimeError: it refuses, such as for want of memory.
         ValueError: a field of the configuration is wrong.
     """
-    mesh = chip.mesh(shape)
-    schedule = make_schedule(config.optimizer, epochs=config.epochs, steps_per_epoch=1000)
-    optimizer = make_optimizer(config.optimizer, schedule)
-    step = jit_train_step(define_model(config.model, chip.platform), optimizer, schedule, config, (), mesh)
-    state = abstract_state(lambda: create_state(config, optimizer), mesh)
-    return compile_for(chip, step.lower(state, abstract_batch(config, FRAME_SIZE)))
+    return compile_for(chip, lower_train_step(config, chip.mesh(), FRAME_SIZE))
 
 
 def fitting(config: ConfigDict, chip: Chip) -> Iterator[str]:
     """Lines about the training step on one chip: with the configuration's batch, and halved until it fits."""
     config = config.copy_and_resolve_references()
-    while config.batch_size >= 1:
-        name = f"{chip.name}, {config.batch_size} clips"
+    # A batch consists of whole groups of BatchNorm, in every part of the accumulation.
+    unit = max(1, config.model.batch_norm_clips) * config.optimizer.accumulation
+    while True:
+        name, most = f"{chip.name}, {config.batch_size} clips", f"{chip.memory / GIB:.1f} GiB"
         try:
             cost = step_cost(config, chip)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            yield f"{name}: does not fit into {chip.memory / GIB:.1f} GiB ({_first_line(error)})"
+            yield f"{name}: does not fit into {most} ({_first_line(error)})"
         else:
-            yield f"{name}: {cost.total / GIB:.2f} of {chip.memory / GIB:.1f} GiB, {_time(cost, chip)}"
-            if cost.total <= chip.memory:
+            fits = cost.total <= chip.memory
+            needs = f"{cost.total / GIB:.2f} of {most}" if fits else f"does not fit, {cost.total / GIB:.2f} of {most}"
+            yield f"{name}: {needs}, {_time(cost, chip)}"
+            if fits:
                 return
+        if config.batch_size % (2 * unit):
+            yield (
+                f"{chip.name}: no batch fits. {config.batch_size} clips cannot be halved: a batch is a multiple of "
+                f"{unit} (model.batch_norm_clips, optimizer.accumulation). model.remat=True saves memory."
+            )
+            return
         config.batch_size //= 2
 
 
 def _time(cost: Cost, chip: Chip) -> str:
     if chip.clock:
         return f"{1e3 * cost.seconds:.1f} ms a step by the compiler's estimate"
-    return f"at least {1e3 * cost.seconds:.1f} ms a step, by {cost.traffic / 1e9:.1f} GB through the memory"
+    return f"{1e3 * cost.seconds:.1f} ms a step for {cost.traffic / 1e9:.1f} GB at the memory's peak"
 
 
 def _first_line(error: Exception) -> str:
@@ -177,7 +179,8 @@ def _first_line(error: Exception) -> str:
 
 def measure_layers(config: ConfigDict, costs: Sequence[LayerCost]) -> list[Seconds]:
     """Times of every layer alone for one clip; layers of one kind, shape and size are measured once."""
-    layers: dict[str, Any] = {layer_name(path): layer for path, layer in _layers(blank_model(config.model))}
+    model = blank_model(with_implementation(config.model, jax.default_backend()))
+    layers: dict[str, Any] = {layer_name(path): layer for path, layer in _layers(model)}
     measured: dict[tuple, Seconds] = {}
     for cost in costs:
         if _kind(cost) not in measured:
@@ -189,7 +192,7 @@ def measure_layers(config: ConfigDict, costs: Sequence[LayerCost]) -> list[Secon
 
 def measure_network(config: ConfigDict) -> Seconds:
     """Times of the whole network for one clip, without dropout and stochastic depth."""
-    model = blank_model(config.model)
+    model = blank_model(with_implementation(config.model, jax.default_backend()))
     model.eval()
     return _measure(model, jnp.ones(_clip(config).shape), config.matmul_precision)
 

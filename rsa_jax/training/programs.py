@@ -12,7 +12,15 @@ from ml_collections import ConfigDict
 from rsa_jax import ops
 from rsa_jax.precision import with_precision
 from rsa_jax.training.evaluation import EvalStep, make_eval_step
-from rsa_jax.training.state import ModelDefinition, replicated, split_batch
+from rsa_jax.training.optimizer import make_optimizer, make_schedule
+from rsa_jax.training.state import (
+    ModelDefinition,
+    abstract_state,
+    create_state,
+    define_model,
+    replicated,
+    split_batch,
+)
 from rsa_jax.training.step import make_train_step
 
 
@@ -34,6 +42,25 @@ def jit_train_step(
         donate_argnums=0,
         compiler_options=ops.compiler_options(mesh.devices.flat[0].platform),
     )
+
+
+def lower_train_step(config: ConfigDict, mesh: jax.sharding.Mesh, frame_size: tuple[int, int]) -> jax.stages.Lowered:
+    """The training step, ready to be compiled for a mesh whose devices need not exist.
+
+    Args:
+        config: of a run, with `model.num_classes` set.
+        mesh: over whose devices the batch is split.
+        frame_size: height and width of the data set's frames.
+
+    Raises:
+        ValueError: a field of the configuration is wrong.
+    """
+    schedule = make_schedule(config.optimizer, epochs=config.epochs, steps_per_epoch=1000)
+    optimizer = make_optimizer(config.optimizer, schedule)
+    model = define_model(config.model, mesh.devices.flat[0].platform)
+    state = abstract_state(lambda: create_state(config, optimizer), mesh)
+    step = jit_train_step(model, optimizer, schedule, config, (), mesh)
+    return step.lower(state, abstract_batch(config, frame_size))
 
 
 def jit_eval_step(model: ModelDefinition, config: ConfigDict, mesh: jax.sharding.Mesh) -> EvalStep:

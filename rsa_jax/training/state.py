@@ -46,9 +46,8 @@ def define_model(config: ConfigDict, platform: str | None = None) -> ModelDefini
         ValueError: a field of the configuration is wrong.
     """
 
-    if platform and config.implementation is None:
-        config = config.copy_and_resolve_references()
-        config.implementation = ops.preferred(platform)
+    if platform:
+        config = with_implementation(config, platform)
 
     def define(mode: str) -> nnx.GraphDef:
         model = nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(0)))
@@ -56,6 +55,13 @@ def define_model(config: ConfigDict, platform: str | None = None) -> ModelDefini
         return nnx.graphdef(model)
 
     return ModelDefinition(define("train"), define("eval"))
+
+
+def with_implementation(config: ConfigDict, platform: str) -> ConfigDict:
+    """`model` of a configuration with the implementation of its operations named: by default that of the platform."""
+    config = config.copy_and_resolve_references()
+    config.implementation = config.implementation or ops.preferred(platform)
+    return config
 
 
 def create_state(config: ConfigDict, optimizer: optax.GradientTransformation) -> TrainState:
@@ -84,7 +90,7 @@ def merge_model(graph: nnx.GraphDef, params: PyTree, batch_stats: PyTree) -> TSN
 def make_mesh() -> jax.sharding.Mesh:
     """All devices of all hosts along one axis, over which batches are split."""
     auto = (jax.sharding.AxisType.Auto,)
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=auto)
+    return jax.make_mesh((jax.device_count(),), (ops.BATCH_AXIS,), axis_types=auto)
 
 
 def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
@@ -94,7 +100,7 @@ def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
 
 def split_batch(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
     """Every device holds its part of the first axis."""
-    return jax.NamedSharding(mesh, jax.P("data"))
+    return jax.NamedSharding(mesh, jax.P(ops.BATCH_AXIS))
 
 
 def to_devices(mesh: jax.sharding.Mesh, batch: dict[str, Any]) -> dict[str, jax.Array]:

@@ -71,3 +71,44 @@ def test_a_program_that_this_machine_compiled():
     traffic = Program(jax.jit(loop).lower(x, x).compile().as_text()).traffic()
     once = 3 * 64 * 64 * 4
     assert 8 * once <= traffic < 8 * 4 * once
+
+
+def test_a_loop_over_slices_moves_each_once():
+    """Reads one row of an array and writes one of another in each of 200 steps."""
+    x = jax.ShapeDtypeStruct((200, 1000), jnp.float32)
+    program = jax.jit(lambda x: lax.scan(lambda total, row: (total + row, jnp.sin(total)), x[0], x)[1])
+    traffic = Program(program.lower(x).compile().as_text()).traffic()
+    assert 2 * 800_000 <= traffic < 10 * 800_000
+
+
+HIDDEN = """HloModule jit_step
+
+%fused (p: f32[8,128]) -> f32[32,128] {
+  %p = f32[8,128]{1,0} parameter(0)
+  %begun = (f32[8,128]{1,0}, f32[32,128]{1,0}) all-gather-start(%p), dimensions={0}
+  ROOT %all = f32[32,128]{1,0} all-gather-done(%begun)
+}
+
+%small (p: f32[8,128]) -> f32[32,128] {
+  %p = f32[8,128]{1,0} parameter(0)
+  ROOT %wide = f32[32,128]{1,0} pad(%p), padding=0_24x0_0
+}
+
+%large (p: f32[8,128]) -> f32[32,128] {
+  %p = f32[8,128]{1,0} parameter(0)
+  ROOT %sum = f32[32,128]{1,0} all-to-all(%p), dimensions={0}
+}
+
+ENTRY %main (a: f32[8,128], which: s32[]) -> f32[32,128] {
+  %a = f32[8,128]{1,0} parameter(0)
+  %which = s32[] parameter(1)
+  %x = f32[32,128]{1,0} fusion(%a), kind=kCustom, calls=%fused
+  ROOT %y = f32[32,128]{1,0} conditional(%which, %a, %a), branch_computations={%small, %large}
+}
+"""
+
+
+def test_exchanges_in_fusions_and_branches_are_found():
+    """The start of a gathering has its operand beside its result."""
+    whole = 32 * 128 * 4
+    assert Program(HIDDEN).collectives() == [("all-gather", 1, whole), ("all-to-all", 1, whole)]

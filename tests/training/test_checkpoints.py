@@ -1,5 +1,7 @@
 """What a workdir keeps, gives back, and refuses."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ from rsa_jax.training.checkpoints import (
     read_config,
     read_dataset,
 )
-from rsa_jax.training.state import TrainState
+from rsa_jax.training.state import TrainState, with_implementation
 
 DATASET = {"class_names": ("a", "b"), "directional": (), "num_examples": {"train": 5}}
 
@@ -151,3 +153,17 @@ def test_data_of_which_nothing_is_known_fit_any(tmp_path):
 def test_a_folder_without_a_run(tmp_path):
     with pytest.raises(WorkdirError, match="holds no run: config.json is missing"):
         read_config(tmp_path)
+
+
+def test_a_workdir_from_before_implementations_had_names(tmp_path):
+    """Its configuration says how RSA was computed by a field that there is no more."""
+    config = common.get_config()
+    claim_workdir(tmp_path, config, DATASET)
+    content = json.loads((tmp_path / "config.json").read_text())
+    content["model"]["rsa"]["form"] = "banded"
+    del content["model"]["implementation"]
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    check_workdir(tmp_path, config, DATASET)
+    assert "form" not in read_config(tmp_path).model.rsa
+    model = with_implementation(read_config(tmp_path).model, "tpu")
+    assert model.implementation == "xla"

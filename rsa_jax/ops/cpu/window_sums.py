@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from rsa_jax.ops.blocks import Blocks, band_matrices, block_rows
 from rsa_jax.ops.cpu.compilation import not_before
+from rsa_jax.ops.devices import number_of_devices
 from rsa_jax.ops.windows import KernelSize
 
 
@@ -155,7 +156,8 @@ def choose_parts(shape: tuple[int, ...], kernel_size: KernelSize, axes: tuple[Bl
     """
     time, width = axes
     batch, _, height, _, channels = shape
-    clips = batch // jax.device_count() if batch % jax.device_count() == 0 else batch
+    devices = number_of_devices()
+    clips = batch // devices if batch % devices == 0 else batch
     inputs = time.blocks * time.span * width.blocks * width.span * height * kernel_size[1] * channels
     divisors = (parts for parts in range(1, clips + 1) if clips % parts == 0)
     return next(parts for parts in divisors if inputs * clips <= INPUTS_AT_ONCE * parts or parts == clips)

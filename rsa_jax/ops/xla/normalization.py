@@ -47,7 +47,7 @@ def normalize_batch(
 
 
 def l2_normalize(x: Float[Array, "B T H W *L C"]) -> Float[Array, "B T H W *L C"]:
-    """x / sqrt(Σ x² + 1e-6) over the channels. With the frames on the last axis, for what follows is in that order."""
+    """x / sqrt(Σ x² + 1e-6) over the channels. The transform's order of axes."""
     y = frames_last(x)
     wide = y.astype(jnp.promote_types(x.dtype, jnp.float32))
     y = (wide * lax.rsqrt(jnp.sum(wide * wide, axis=-2, keepdims=True) + 1e-6)).astype(x.dtype)

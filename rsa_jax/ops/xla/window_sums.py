@@ -9,8 +9,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from rsa_jax.ops.devices import on_each_device
 from rsa_jax.ops.windows import KernelSize
-from rsa_jax.ops.xla.devices import on_each_device
 from rsa_jax.ops.xla.frames import frames_first, frames_last
 
 # Rows and columns of a matrix unit.

@@ -1,4 +1,4 @@
-"""Operations that devices do each for itself."""
+"""Devices that share a batch."""
 
 from collections.abc import Callable
 
@@ -10,13 +10,18 @@ from jaxtyping import Array, Float
 BATCH_AXIS = "data"
 
 
+def number_of_devices() -> int:
+    """Devices that share the batch, of the mesh that the program is traced under (`jax.set_mesh`); 1 without one."""
+    return jax.sharding.get_abstract_mesh().shape.get(BATCH_AXIS, 1)
+
+
 def on_each_device(
     function: Callable[[Array, Array], Array], x: Float[Array, "*N F"], weights: Float[Array, "*M"], clips: int
 ) -> Float[Array, "*O F"]:
     """function(x, weights), computed on each device for the frames of its clips.
 
-    XLA cannot split a convolution with groups: it would gather all frames on every device. The devices are those of the
-    mesh that the program is traced under (`jax.set_mesh`), along its axis `BATCH_AXIS`.
+    XLA splits neither a convolution with groups nor an axis in which the frames come after the channels: it would
+    gather all frames on every device. Which devices there are, see `number_of_devices`.
 
     Args:
         function: of clips that do not depend on each other.
@@ -24,9 +29,8 @@ def on_each_device(
         weights: that all clips share.
         clips: their number. Where it is no multiple of the devices', it is left to XLA how they share the work.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    devices = mesh.shape.get(BATCH_AXIS, 1)
-    if devices == 1 or clips % devices or AxisType.Manual in mesh.axis_types:
+    devices = number_of_devices()
+    if devices == 1 or clips % devices or AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types:
         return function(x, weights)
 
     def frames_split(axes: int) -> jax.P:
