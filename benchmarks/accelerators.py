@@ -2,8 +2,8 @@
 
 python -m benchmarks.accelerators --chip v5e|v6e|h100 [--only TEXT ...] [--again]
 
-Every result is written as soon as it is there, to results/accelerators_CHIP.json and .md. What the installed compiler
-has a result of is not compiled again. A step takes minutes. One process at a time for TPUs, whose compiler takes a lock.
+Every result is written as soon as it is there, to results/accelerators_CHIP.json and .md. What the installed
+compiler has a result of is not compiled again. A step takes minutes. One process at a time: they share the file.
 """
 
 import argparse
@@ -122,19 +122,19 @@ def _convolution(config: ConfigDict, channels: int) -> nnx.Module:
 
 
 def train_input(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowered:
-    """What comes before the network in training: crop, resize, flip, normalise."""
+    """The input of the network in training: crop, resize, flip, normalise."""
     return jax.jit(make_augment(config, ())).lower(_whole(abstract_batch(config, STORED), mesh))
 
 
 def eval_input(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowered:
-    """What comes before the network in evaluation."""
+    """The input of the network in evaluation."""
     crop = functools.partial(square_crop, image_size=SIDE, eval_crop=config.data.eval_crop)
     frames = abstract_batch(config, STORED)["frames"]
     return jax.jit(crop).lower(*_whole((frames, jax.ShapeDtypeStruct((), jnp.int32)), mesh))
 
 
 def programs(chip: Chip) -> dict[str, tuple[Lower, Sequence[int]]]:
-    """What is compiled, by name: the program, and the chips it is for."""
+    """All programs by name, with the number of chips that each is for."""
     one, pod = (1,), PODS[chip.platform]
     number = int(np.prod(pod))
     found: dict[str, tuple[Lower, Sequence[int]]] = {"textbook ResNet-50": (textbook, one)}

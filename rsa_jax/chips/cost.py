@@ -1,4 +1,4 @@
-"""What a compiler says that a program costs."""
+"""The cost of a program, as its compiler estimates it."""
 
 import dataclasses
 import time
@@ -13,7 +13,7 @@ from rsa_jax.chips.hlo import Collective, Operation, Program
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What one chip needs for a program.
+    """The cost of a program on one chip.
 
     Attributes:
         temporary: bytes beside arguments and results.

@@ -211,7 +211,7 @@ def _parse(name: str, text: str) -> _Instruction:
 
 
 def _closing(text: str) -> int:
-    """Index behind the parenthesis that closes the one at the start."""
+    """The index after the parenthesis that closes the first."""
     depth = 0
     for index, character in enumerate(text):
         depth += (character == "(") - (character == ")")

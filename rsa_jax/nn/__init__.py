@@ -1,4 +1,4 @@
-"""What the paper describes: RSA and the transforms beside it, the layers around them, and the network."""
+"""RSA and the transforms beside it, the layers around them, and the network, as the paper describes them."""
 
 from rsa_jax.nn.convolutions import Conv2Plus1D, ShiftedConv, SpaceTimeConv
 from rsa_jax.nn.involution import Involution

@@ -49,7 +49,7 @@ class SpaceTimeConv(nnx.Module):
         return ops.convolve(x, kernel, implementation=self.implementation)
 
     def multiply_adds(self, shape: tuple[int, ...]) -> int:
-        """Of a map of that shape, `B T H W C`."""
+        """Multiply-adds for a map of that shape, `B T H W C`."""
         batch, frames, height, width, _ = shape
         return batch * frames * height * width * self.kernel.size
 
@@ -89,7 +89,7 @@ class Conv2Plus1D(nnx.Module):
         return self.temporal(nnx.relu(self.norm(self.spatial(x))))
 
     def multiply_adds(self, shape: tuple[int, ...]) -> int:
-        """Of a map of that shape, `B T H W C`."""
+        """Multiply-adds for a map of that shape, `B T H W C`."""
         return self.spatial.multiply_adds(shape) + self.temporal.multiply_adds(shape)
 
 

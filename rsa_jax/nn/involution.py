@@ -33,7 +33,7 @@ class Involution(nnx.Module):
         rngs: for the initial weights.
 
     Raises:
-        ValueError: an argument is none of these, in words.
+        ValueError: an argument has another value; the message names it.
     """
 
     def __init__(
@@ -71,6 +71,6 @@ class Involution(nnx.Module):
         return y.reshape(x.shape)
 
     def multiply_adds(self, shape: tuple[int, ...]) -> int:
-        """Of a map of that shape, `B T H W C`."""
+        """Multiply-adds for a map of that shape, `B T H W C`."""
         sums = math.prod(self.kernel_size) * shape[-1]
         return math.prod(shape[:-1]) * (self.reduce.kernel.size + self.span.kernel.size + sums)

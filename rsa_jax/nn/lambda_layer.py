@@ -35,7 +35,7 @@ class LambdaLayer(nnx.Module):
         rngs: for the initial weights.
 
     Raises:
-        ValueError: an argument is none of these, in words.
+        ValueError: an argument has another value; the message names it.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class LambdaLayer(nnx.Module):
         return ops.products(query, lambdas, implementation=self.implementation).reshape(x.shape)
 
     def multiply_adds(self, shape: tuple[int, ...]) -> int:
-        """Of a map of that shape, `B T H W C`."""
+        """Multiply-adds for a map of that shape, `B T H W C`."""
         width = shape[-1] // self.num_queries
         lambdas = (1 + math.prod(self.kernel_size)) * self.key_channels * width
         return math.prod(shape[:-1]) * (self.projection.kernel.size + lambdas + self.key_channels * shape[-1])

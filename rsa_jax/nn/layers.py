@@ -73,7 +73,7 @@ class SpatialConv(nnx.Module):
         return ops.convolve(x, kernel[None], stride=self.stride, implementation=self.implementation)
 
     def multiply_adds(self, shape: tuple[int, ...]) -> int:
-        """Of a map of that shape, `B T H W C`."""
+        """Multiply-adds for a map of that shape, `B T H W C`."""
         batch, frames, height, width, _ = shape
         return batch * frames * -(-height // self.stride) * -(-width // self.stride) * self.kernel.size
 

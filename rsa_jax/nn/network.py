@@ -152,12 +152,12 @@ def create_model(config: ConfigDict, *, rngs: nnx.Rngs) -> TSNResNet:
 
 
 def survival_rates(blocks: int, stochastic_depth: float) -> list[float]:
-    """Of each block: from 1 at the first one linearly to 1 - stochastic_depth at the last."""
+    """Each block's probability to be kept, from 1 at the first linearly to 1 - stochastic_depth at the last."""
     return [1.0 - stochastic_depth * index / max(blocks - 1, 1) for index in range(blocks)]
 
 
 def count_parameters(model: nnx.Module) -> int:
-    """Entries of all parameters; running statistics are none."""
+    """The number of entries of all parameters, without running statistics."""
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 

@@ -59,7 +59,7 @@ class RSA(nnx.Module):
     Initial weights are the published ones: normal with variance 2 / fan-out, P1 with 1 / (M D), I the identity.
 
     Raises:
-        ValueError: an argument is none of these, in words.
+        ValueError: an argument has another value; the message names it.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class RSA(nnx.Module):
         return {name: kernel.reshape(*kernel.shape[:2], *self.kernel_size) for name, kernel in kernels.items()}
 
     def multiply_adds(self, shape: tuple[int, ...]) -> int:
-        """Of an input of that shape, as the paper's tables count them.
+        """Multiply-adds for an input of that shape, as the paper's tables count them.
 
         That is Eq. 12 with its factors multiplied as in the published code, the right two first, and with a product
         of the query by P1 whether or not the kernel has one. What `rsa_factored` does is less: it multiplies from
@@ -237,7 +237,7 @@ class FactorizedRSA(nnx.Module):
         return self.temporal(self.spatial(x))
 
     def multiply_adds(self, shape: tuple[int, ...]) -> int:
-        """Of a map of that shape, `B T H W C`."""
+        """Multiply-adds for a map of that shape, `B T H W C`."""
         return self.spatial.multiply_adds(shape) + self.temporal.multiply_adds(shape)
 
 
@@ -248,7 +248,7 @@ def softmax_over_positions(x: Float[Array, "B T H W C"]) -> Float[Array, "B T H 
 
 
 def _as_clip(sizes: Sequence[int], other: int = 1) -> KernelSize:
-    """Of frames, height and width: an image is one frame, and an entry of a sequence is a frame of one pixel."""
+    """Sizes in frames, height and width: an image is one frame, an entry of a sequence is a frame of one pixel."""
     if len(sizes) == 1:
         return sizes[0], other, other
     frames, height, width = sizes if len(sizes) == 3 else (other, *sizes)

@@ -137,9 +137,9 @@ class SelfAttention(nnx.Module):
         return {"attention": kernels.reshape(*kernels.shape[:2], *shape)}
 
     def multiply_adds(self, shape: tuple[int, ...]) -> int:
-        """Of a map of that shape: projection, qᵀ k, qᵀ r and the sum of values; softmax and E s left out.
+        """Multiply-adds for a map of that shape: projection, qᵀ k, qᵀ r and the sum of values.
 
-        Positions of the window count wherever they lie.
+        Softmax and E s are left out. Positions of the window count wherever they lie.
         """
         batch, *axes, channels = shape
         positions = math.prod(axes)

@@ -28,7 +28,7 @@ class Blocks(NamedTuple):
 
     @property
     def blocks(self) -> int:
-        """How many there are."""
+        """The number of blocks."""
         return -(-self.length // self.block)
 
     @property

@@ -159,6 +159,6 @@ def rsa_factored(
 
 
 def _offset(matrix: Float[Array, "*N C D"], offset: Float[Array, "C D"]) -> Float[Array, "*N C D"]:
-    """Their sum; in float32 or better, for so is then the sum over all positions that is the offset's gradient."""
+    """Their sum, in float32 or better: the offset's gradient is a sum over all positions."""
     wide = jnp.promote_types(matrix.dtype, jnp.float32)
     return (matrix.astype(wide) + offset.astype(wide)).astype(matrix.dtype)

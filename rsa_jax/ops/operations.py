@@ -139,7 +139,7 @@ def normalize_batch(
     epsilon: float,
     implementation: str | None = None,
 ) -> tuple[Float[Array, "B T H W C"], Float[Array, "G C"], Float[Array, "G C"]]:
-    """Normalises by the mean and the (biased) variance of each of so many groups of clips, and returns them.
+    """Normalises by the mean and the (biased) variance of each group of clips, and returns both statistics.
 
     They are for running statistics alone: in the implementation "cpu" no gradient passes through them.
 

@@ -44,7 +44,7 @@ MIB, GIB = 2**20, 2**30
 
 @dataclasses.dataclass(frozen=True)
 class LayerCost:
-    """What one layer costs for one clip.
+    """The cost of one layer for one clip.
 
     Attributes:
         name: of the layer in the network.
@@ -69,7 +69,7 @@ class LayerCost:
 
 
 class Seconds(NamedTuple):
-    """Of a forward pass, and of a forward pass with its gradients."""
+    """Times of a forward pass, and of a forward pass with its gradients."""
 
     forward: float
     both: float

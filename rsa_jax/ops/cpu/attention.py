@@ -1,4 +1,4 @@
-"""Attention as elsewhere, but few weights at a time: what leaves the cache takes longer."""
+"""The plain implementation, with as few weights at a time as stay in the cache."""
 
 from functools import partial
 

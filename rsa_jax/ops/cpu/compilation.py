@@ -1,4 +1,4 @@
-"""What XLA's CPU compiler has to be told, so that rematerialisation saves memory."""
+"""Settings with which rematerialisation saves memory on a CPU."""
 
 from jaxtyping import Array, Float
 

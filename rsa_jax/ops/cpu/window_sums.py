@@ -132,7 +132,7 @@ def choose_blocks(
     (batch, frames, height, width, channels), (_, groups, outputs) = shape, weights
 
     def cost(axes: tuple[Blocks, Blocks]) -> float:
-        """Of each row of the map: its products, copies of inputs, and share of the matrices."""
+        """The cost of a row of the map: its products, copies of inputs, and share of the matrices."""
         time, width = axes
         inputs, block = time.span * kernel_size[1] * width.span, time.block * width.block
         share = block * outputs * groups / (batch * frames * height * width.length * channels)
@@ -150,7 +150,7 @@ def choose_blocks(
 
 
 def choose_parts(shape: tuple[int, ...], kernel_size: KernelSize, axes: tuple[Blocks, Blocks]) -> int:
-    """In how many parts the clips are computed: as few as keep the inputs of all blocks in the cache.
+    """The number of parts in which the clips are computed: as few as keep the inputs of all blocks in the cache.
 
     Every device has as many clips of each part, where they share the batch evenly.
     """

@@ -68,20 +68,20 @@ def attend_in_window(
 def _rows(
     x: Float[Array, "B T H W N"], size: int, beyond: int, axes: tuple[Blocks, Blocks]
 ) -> Float[Array, "H+ N B J I k"]:
-    """What blocks meet in each row, with rows of zeros for windows of that size, and for so many rows beyond."""
+    """Entries that blocks meet in each row, with rows of zeros for windows of that size, and for rows beyond the map."""
     x = jnp.pad(x, [(0, 0), (0, 0), (size // 2, size // 2 + beyond), (0, 0), (0, 0)])
     return jnp.moveaxis(block_rows(x, (1, 1, 1), axes), 4, 0)
 
 
 def _windows(x: Float[Array, "H+ N B J I k"], start: Array, rows: int, size: int) -> Float[Array, "h N B J I m"]:
-    """Of so many rows h from a first one, what blocks meet in each row of their windows."""
+    """Entries that blocks meet in each row of their windows, for `rows` rows from `start` on."""
     part = jax.lax.dynamic_slice_in_dim(x, start, rows + size - 1)
     part = jnp.stack([part[i : i + rows] for i in range(size)], axis=-2)
     return part.reshape(*part.shape[:-2], -1)
 
 
 def _in_window(x: Float[Array, "M N"], kernel_size: KernelSize, axes: tuple[Blocks, Blocks]) -> Float[Array, "m F N"]:
-    """What belongs to a position of the window, for all keys that a block meets and each of its F queries."""
+    """Entries of the window's positions, for all keys that a block meets and each of its F queries."""
     bands = band_matrices(x[:, None], kernel_size, axes)[0]
     return bands.reshape(len(bands), -1, x.shape[1])
 

@@ -52,6 +52,6 @@ def multiply(
     wide = jnp.promote_types(rows.dtype, jnp.float32)
     matrix = matrix.astype(wide)
     if offset is not None:
-        # In float32, for so is then the sum over all positions that is the offset's gradient.
+        # In float32: the offset's gradient is a sum over all positions.
         matrix = (matrix + offset[..., None].astype(wide)).astype(rows.dtype).astype(wide)
     return jnp.sum(rows.astype(wide)[:, :, :, :, None] * matrix[:, :, None], axis=3).astype(rows.dtype)
