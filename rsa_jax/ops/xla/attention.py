@@ -68,7 +68,7 @@ def attend_in_window(
 def _rows(
     x: Float[Array, "B T H W N"], size: int, beyond: int, axes: tuple[Blocks, Blocks]
 ) -> Float[Array, "H+ N B J I k"]:
-    """Entries that blocks meet in each row, with rows of zeros for windows of that size, and for rows beyond the map."""
+    """Entries that blocks meet in each row, with rows of zeros for windows of that size and beyond the map."""
     x = jnp.pad(x, [(0, 0), (0, 0), (size // 2, size // 2 + beyond), (0, 0), (0, 0)])
     return jnp.moveaxis(block_rows(x, (1, 1, 1), axes), 4, 0)
 
