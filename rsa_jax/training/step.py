@@ -59,9 +59,11 @@ def make_update(
 
         # Part i takes clips i, i + parts, ...: every device has an equal share of it without moving a clip.
         split = [x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1) for x in (clips, label)]
-        zeros = {"loss": jnp.zeros((), clips.dtype), "accuracy": jnp.zeros(())}
-        carry = ((jax.tree.map(jnp.zeros_like, params), zeros), batch_stats)
-        (sums, batch_stats), _ = jax.lax.scan(body, carry, (*split, jax.random.split(key, parts)))
+        inputs = (*split, jax.random.split(key, parts))
+        first = jax.tree.map(lambda x: x[0], inputs)
+        grads, _, metrics = jax.eval_shape(part, params, batch_stats, *first)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (grads, metrics))
+        (sums, batch_stats), _ = jax.lax.scan(body, (zeros, batch_stats), inputs)
         grads, metrics = jax.tree.map(lambda leaf: leaf / parts, sums)
         return grads, batch_stats, metrics
 
@@ -85,7 +87,7 @@ def make_update(
 
 
 def make_augment(config: ConfigDict, directional: Sequence[Sequence[int]]) -> Callable[[Batch], Augmented]:
-    """What comes before the network in a training step, of a batch as the pipeline gives it.
+    """Makes the function from a batch of the pipeline to the network's input in a training step.
 
     Args:
         config: of the run.

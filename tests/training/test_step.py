@@ -53,6 +53,18 @@ def test_accumulation_over_parts_is_the_mean_of_their_gradients(step_config):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+def test_parts_of_bfloat16_clips(step_config):
+    """The loss has another type than the clips."""
+    step_config.optimizer.accumulation = 2
+    optimizer = make_optimizer(step_config.optimizer, lambda step: 0.1)
+    update = make_update(define_model(step_config.model), optimizer, step_config)
+    state = jax.eval_shape(lambda: create_state(step_config, optimizer))
+    clips = jax.ShapeDtypeStruct((8, 4, 32, 32, 3), jnp.bfloat16)
+    after, metrics = jax.eval_shape(update, state, clips, jax.ShapeDtypeStruct((8,), jnp.int32))
+    assert metrics["loss"].dtype == jnp.float32
+    assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(lambda leaf: leaf.dtype, state)
+
+
 def test_a_step_draws_the_same_random_numbers_each_time_and_others_by_seed(step_config):
     first, again = one_step(step_config)[1], one_step(step_config)[1]
     step_config.seed = 1
