@@ -114,7 +114,7 @@ class Program:
         for instruction in instructions.values():
             called = self._called(instruction)
             if called:
-                yield from self._executed(called[0], trips * _trips(instruction))
+                yield from self._executed(called[0], trips * self._trips(instruction))
             else:
                 yield self._operation(instructions, instruction, trips)
 
@@ -124,7 +124,23 @@ class Program:
             if instruction.kind.removesuffix("-start") in _COLLECTIVES:
                 yield instruction, trips
             for called in self._called(instruction) or [instruction.called("calls")]:
-                yield from self._exchanges(called, trips * _trips(instruction))
+                yield from self._exchanges(called, trips * self._trips(instruction))
+
+    def _trips(self, instruction: _Instruction) -> int:
+        """Trips of a loop; 1 of all else. Where they are not noted, from the condition: JAX counts from 0 in ones."""
+        if instruction.kind != "while":
+            return 1
+        if noted := re.search(r"known_trip_count[^\d]*(\d+)", instruction.rest):
+            return int(noted.group(1))
+        condition = self._computations.get(instruction.called("condition"), {})
+        limits = [
+            int(condition[name].rest.split(")")[0])
+            for comparison in condition.values()
+            if comparison.kind == "compare"
+            for name in comparison.operands
+            if condition[name].kind == "constant"
+        ]
+        return limits[0] if len(limits) == 1 else 1
 
     def _called(self, instruction: _Instruction) -> list[str]:
         """Computations that the instruction runs as they stand, not as one operation."""
@@ -195,11 +211,6 @@ def _part_read(fused: Mapping[str, _Instruction], name: str, size: int) -> int:
             elif inner.kind != "dynamic-update-slice" or inner.operands[0] not in names:
                 return size
     return min(total, size)
-
-
-def _trips(instruction: _Instruction) -> int:
-    count = re.search(r"known_trip_count[^\d]*(\d+)", instruction.rest)
-    return int(count.group(1)) if count else 1
 
 
 def _parse(name: str, text: str) -> _Instruction:

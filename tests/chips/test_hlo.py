@@ -49,6 +49,17 @@ def test_cycles_and_traffic_of_a_loop_count_with_its_trips():
     assert program.traffic() == 5 * 2 * full + (full + half) + 2 * half + (half + full)
 
 
+def test_trips_that_are_not_noted_are_those_of_the_condition():
+    """As the TPU's compiler writes a loop."""
+    condition = """  %i = s32[]{:T(128)} get-tuple-element(%state), index=0
+  %limit = s32[]{:T(128)} constant(5)
+  ROOT %more = pred[]{:T(512)} compare(%i, %limit), direction=LT"""
+    text = TEXT.replace("  ROOT %more = pred[]{:T(512)} constant(true)", condition)
+    text = text.replace(', backend_config={"known_trip_count":{"n":"5"}}', "")
+    assert "known_trip_count" not in text
+    assert Program(text).cycles() == Program(TEXT).cycles()
+
+
 def test_the_most_expensive_operations_come_first():
     first, second = Program(TEXT).largest(2, by="cycles")
     assert (first.name, first.kind, first.cycles) == ("work", "fusion", 500)
