@@ -1,5 +1,7 @@
 """The layer against the outputs and gradients of the published one."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ import rsa_jax
 from rsa_jax import ops
 from rsa_jax.weights.state_dict import torch_entries
 from tests import golden_files
+from tests.tiny import FAST_COMPILATION
 
 CASES = golden_files.read("rsa_layer")
 
@@ -31,7 +34,7 @@ def test_layer_meets_the_published_one(case, implementation):
 
     graph, params = nnx.split(layer)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=FAST_COMPILATION)
     def outputs(params, x):
         y, pullback = jax.vjp(lambda params, x: nnx.merge(graph, params)(x), params, x)
         return y, *pullback(jnp.asarray(cotangent))
