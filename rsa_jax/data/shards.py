@@ -15,8 +15,8 @@ from rsa_jax.data.clip import Clip
 from rsa_jax.data.parallel import parallel_map
 from rsa_jax.files import write_json
 
-# A reader holds every shard of a split open: few enough for the usual limit of 1024 files.
-_SMALLEST, _MOST_SHARDS = 256, 256
+# Clips of a shard, and shards of a split.
+SMALLEST, MOST_SHARDS = 256, 256
 
 
 @dataclasses.dataclass
@@ -42,10 +42,21 @@ class Shards:
     Args:
       folder: of this split's shards and the journal of what is done.
       clips: of the split, in order.
+      smallest: number of clips that a new shard has at least, where that many are left.
+      most_shards: that the split has, if none was left unfinished. A reader holds all of them open, and 1024 files is a
+        usual limit.
     """
 
-    def __init__(self, folder: pathlib.Path, clips: Sequence[Clip]):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        clips: Sequence[Clip],
+        *,
+        smallest: int = SMALLEST,
+        most_shards: int = MOST_SHARDS,
+    ):
         self._folder, self._clips = folder, clips
+        self._longest = max(smallest, -(-len(clips) // most_shards))
         self._journal = folder / "journal.json"
         folder.mkdir(parents=True, exist_ok=True)
         by_id = {clip.id: clip for clip in clips}
@@ -149,12 +160,11 @@ class Shards:
 
     def _missing(self) -> Iterator[tuple[int, int]]:
         """Ranges of clips that are not done, none longer than a shard."""
-        longest = max(_SMALLEST, -(-len(self._clips) // _MOST_SHARDS))
         after = len(self._clips)
         ends = [(shard.start, shard.stop) for shard in self.shards()]
         for (_, stop), (start, _) in zip([(0, 0), *ends], [*ends, (after, after)], strict=True):
-            for first in range(stop, start, longest):
-                yield first, min(first + longest, start)
+            for first in range(stop, start, self._longest):
+                yield first, min(first + self._longest, start)
 
 
 def _last_change(clip: Clip) -> int | None:

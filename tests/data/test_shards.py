@@ -30,14 +30,13 @@ def draw(i):
 
 
 @pytest.fixture
-def clips(monkeypatch):
-    monkeypatch.setattr(shards, "_SMALLEST", 4)
+def clips():
     drawn.clear()
     return [Clip(str(i), 0, functools.partial(draw, i)) for i in range(11)]
 
 
-def write(folder, clips):
-    result = Shards(folder, clips)
+def write(folder, clips, **sizes):
+    result = Shards(folder, clips, **{"smallest": 4} | sizes)
     with tqdm(disable=True) as progress:
         result.write(lambda clip, frames: clip.id.encode(), encode=ENCODE, workers=1, progress=progress)
     return result
@@ -112,8 +111,6 @@ def test_a_full_disk_costs_the_open_shard(tmp_path, clips, monkeypatch):
     assert len(stored(write(tmp_path, clips))) == 10
 
 
-def test_few_files_however_many_clips(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "_SMALLEST", 2)
-    monkeypatch.setattr(shards, "_MOST_SHARDS", 3)
+def test_few_files_however_many_clips(tmp_path):
     clips = [Clip(str(i), 0, functools.partial(draw, 0)) for i in range(10)]
-    assert [shard.stop for shard in write(tmp_path, clips).shards()] == [4, 8, 10]
+    assert [shard.stop for shard in write(tmp_path, clips, smallest=2, most_shards=3).shards()] == [4, 8, 10]
