@@ -10,6 +10,9 @@ import jax
 from rsa_jax.chips.chips import Chip
 from rsa_jax.chips.hlo import Collective, Operation, Program
 
+# Of the most expensive ones, how many are kept.
+OPERATIONS = 10
+
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
@@ -36,13 +39,12 @@ class Cost:
     operations: Sequence[Operation]
 
 
-def compile_for(chip: Chip, lowered: jax.stages.Lowered, operations: int = 10) -> Cost:
+def compile_for(chip: Chip, lowered: jax.stages.Lowered) -> Cost:
     """Compiles a program for a chip that need not exist.
 
     Args:
         chip: of the mesh that the program was lowered for.
         lowered: the program.
-        operations: of the most expensive operations, how many.
 
     Raises:
         jax.errors.JaxRuntimeError: such as that it needs more memory than the chip has.
@@ -56,7 +58,7 @@ def compile_for(chip: Chip, lowered: jax.stages.Lowered, operations: int = 10) -
     traffic = program.traffic()
     seconds = program.cycles() / chip.clock if chip.clock else traffic / chip.bandwidth
     flops = (compiled.cost_analysis() or {}).get("flops", 0.0)
-    most = program.largest(operations, by="cycles" if chip.clock else "traffic")
+    most = program.largest(OPERATIONS, by="cycles" if chip.clock else "traffic")
     return Cost(
         memory.temp_size_in_bytes,
         memory.temp_size_in_bytes + arguments,
