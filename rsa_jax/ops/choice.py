@@ -9,11 +9,11 @@ from jax import lax
 
 from rsa_jax.ops import cpu
 
-# "reference": as the paper writes it. "conv": through grouped convolutions. "xla": plain JAX. "cpu": for a CPU.
-IMPLEMENTATIONS = ("reference", "conv", "xla", "cpu")
+# "reference": as the paper writes it. "conv": through grouped convolutions. "xla": plain JAX. "cpu", "tpu": for these.
+IMPLEMENTATIONS = ("reference", "conv", "xla", "cpu", "tpu")
 
 # What a platform gets of an operation that has it; all others get "xla". By benchmarks/transform.py and train_step.py.
-PREFERRED = {"cpu": "cpu"}
+PREFERRED = {"cpu": "cpu", "tpu": "tpu"}
 
 
 # Implementations of an operation, by name; "xla" is among them.

@@ -62,7 +62,8 @@ def window_sums_of_frames(
 ) -> Float[Array, "H W C E F"]:
     """Σ_m x[n + m, c] weights[m, c, e] of clips of so many frames."""
     function = functools.partial(_window_sums, kernel_size=kernel_size, frames=frames)
-    return on_each_device(function, x, weights, clips=x.shape[-1] // frames)
+    clips = x.shape[-1] // frames
+    return on_each_device(function, x, weights, in_axes=(3, None), out_axes=4, clips=clips)
 
 
 def _window_sums(

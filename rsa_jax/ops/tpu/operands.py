@@ -1,0 +1,178 @@
+"""Arrays in the order that the kernels take: pixels first, then channels, and the frames of all clips on the lanes."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import pallas as pl
+from jaxtyping import Array, Float
+
+from rsa_jax.ops.equations import RSAWeights
+from rsa_jax.ops.tpu.tiles import LANES, SUBLANES, Problem, Tile, round_up
+from rsa_jax.ops.windows import KernelSize
+from rsa_jax.ops.xla.frames import frames_first, frames_last
+
+
+class Operands(NamedTuple):
+    """What both kernels take; parts that the transform does not have are None. Or one thing about each.
+
+    F is the number of frames; c, D and it are rounded up to whole registers. P is the number of pixels of a tile, J that
+    of the rows of the map and around it, E that of the entries of a tile's windows.
+
+    Attributes:
+        query: of each pixel, `H W L c F`.
+        key: of each row and tile across, the columns that its windows meet, `c J across columns F`.
+        value: likewise.
+        H1: matrices from a tile's windows to A, `c P*D E`.
+        H2G: the matrix from a tile's windows to H2ᵀ X^V, and below it to the relational context, `P*D+P*c E`.
+        P1: on every lane, `c D 128`.
+        identity: on every lane, `c c 128`.
+    """
+
+    query: Any
+    key: Any
+    value: Any
+    H1: Any
+    H2G: Any
+    P1: Any
+    identity: Any
+
+
+def make_problem(query: Float[Array, "B T H W L C"], weights: RSAWeights, kernel_size: KernelSize) -> Problem:
+    """The sizes of a transform; of weights that are decomposed."""
+    assert weights.H2 is not None
+    _, frames, height, width, queries, channels = query.shape
+    return Problem(
+        frames,
+        height,
+        width,
+        kernel_size,
+        queries,
+        round_up(channels, SUBLANES),
+        round_up(weights.H2.shape[1], SUBLANES),
+        relation=weights.H1 is not None,
+        context=weights.G is not None,
+        itemsize=query.dtype.itemsize,
+    )
+
+
+class Maps(NamedTuple):
+    """The maps of a transform; the key is None where the kernel has no relational part."""
+
+    query: Float[Array, "B T H W L C"]
+    key: Float[Array, "B T H W C"] | None
+    value: Float[Array, "B T H W C"]
+
+
+def make_operands(maps: Maps, weights: RSAWeights, tile: Tile) -> Operands:
+    """The operands of a transform."""
+    return Operands(*order_maps(maps, tile), *order_weights(weights, tile))
+
+
+def order_maps(maps: Maps, tile: Tile) -> tuple[Array, Array | None, Array]:
+    """Query, key and value of the operands; linear in the maps."""
+    query, key, value = maps
+    rows = None if key is None else rows_of_windows(key, tile)
+    return order_queries(query, tile), rows, rows_of_windows(value, tile)
+
+
+def order_queries(x: Float[Array, "B T H W L C"], tile: Tile) -> Float[Array, "H W L c F"]:
+    """Queries, or what has their shape."""
+    x, problem = clips_on_lanes(x), tile.problem
+    return fill(x, tile.down * tile.height, tile.across * tile.width, problem.queries, problem.channels, x.shape[-1])
+
+
+def order_weights(weights: RSAWeights, tile: Tile) -> tuple[Array | None, Array, Array | None, Array | None]:
+    """H1, H2G, P1 and identity of the operands; linear in the weights, whose H1 has entries of every channel."""
+    H2, H1, P1, G, identity = weights
+    assert H2 is not None
+    positions, channels, latent = len(H2), tile.problem.channels, tile.problem.latent
+
+    def on_lanes(x: Float[Array, "C D"] | None, outputs: int) -> Float[Array, "c D 128"]:
+        wide = jnp.promote_types(H2.dtype, jnp.float32)
+        x = jnp.zeros((channels, outputs), wide) if x is None else fill(x.astype(wide), channels, outputs)
+        return jnp.broadcast_to(x[..., None], (*x.shape, LANES))
+
+    H2G = banded(fill(H2, positions, latent)[:, None], tile)[0]
+    if G is not None:
+        H2G = jnp.concatenate([H2G, banded(fill(G, positions, channels)[:, None], tile)[0]])
+    identity = None if G is None else on_lanes(identity, channels)
+    if H1 is None:
+        return None, H2G, None, identity
+    return banded(fill(H1, positions, channels, latent), tile), H2G, on_lanes(P1, latent), identity
+
+
+def output(y: Float[Array, "H W L c F"], shape: tuple[int, ...]) -> Float[Array, "B T H W L C"]:
+    """The transform's result in the usual order, without what was filled up."""
+    batch, frames, height, width, _, channels = shape
+    y = y[:height, :width, :, :channels]
+    clips = LANES // frames
+    if clips * frames < LANES:
+        y = y.reshape(*y.shape[:-1], -1, LANES)[..., : clips * frames].reshape(*y.shape[:-1], -1)
+    return frames_first(y[..., : batch * frames], frames)
+
+
+def clips_on_lanes(x: Float[Array, "B T H W *N"]) -> Float[Array, "H W *N F"]:
+    """The map with its frames last: as many whole clips as there are lanes for, then zeros, and so on."""
+    frames = x.shape[1]
+    clips = LANES // frames
+    x = frames_last(x)
+    x = fill(x, *x.shape[:-1], round_up(x.shape[-1], clips * frames))
+    if clips * frames < LANES:
+        x = x.reshape(*x.shape[:-1], -1, clips * frames)
+        x = fill(x, *x.shape[:-1], LANES).reshape(*x.shape[:-2], -1)
+    return x
+
+
+def fill(x: Float[Array, "*N"], *sizes: int) -> Float[Array, "*N"]:
+    """The array with zeros behind it, up to these sizes."""
+    return jnp.pad(x, [(0, size - length) for size, length in zip(sizes, x.shape, strict=True)])
+
+
+def rows_of_windows(x: Float[Array, "B T H W C"], tile: Tile) -> Float[Array, "c J across columns F"]:
+    """Of each row and each tile across: the columns that its windows meet."""
+    _, rows, columns = tile.problem.kernel_size
+    x = clips_on_lanes(x).transpose(2, 0, 1, 3)
+    below = (tile.down - 1) * tile.height + tile.rows - rows // 2 - x.shape[1]
+    right = (tile.across - 1) * tile.width + tile.columns - columns // 2 - x.shape[2]
+    x = jnp.pad(x, [(0, tile.problem.channels - len(x)), (rows // 2, below), (columns // 2, right), (0, 0)])
+    starts = range(0, tile.across * tile.width, tile.width)
+    return jnp.stack([x[:, :, i : i + tile.columns] for i in starts], axis=2)
+
+
+def banded(weights: Float[Array, "M G E"], tile: Tile) -> Float[Array, "G pixels*E entries"]:
+    """Matrices that take a tile's windows to the sums of each pixel."""
+    moves, rows, columns = tile.problem.kernel_size
+    groups, outputs = weights.shape[1:]
+    # Which row and column of a tile's windows is which of a pixel's window.
+    row, y = np.ogrid[: tile.rows, : tile.height]
+    column, x = np.ogrid[: tile.columns, : tile.width]
+    down = jnp.asarray(row - y == np.arange(rows)[:, None, None], weights.dtype)
+    across = jnp.asarray(column - x == np.arange(columns)[:, None, None], weights.dtype)
+    weights = weights.reshape(moves, rows, columns, groups, outputs)
+    matrix = jnp.einsum("thwge,hjy,wkx->gyxejtk", weights, down, across)
+    return matrix.reshape(groups, tile.pixels * outputs, tile.entries)
+
+
+def blocks(operands: Operands, tile: Tile) -> Operands:
+    """The block of each operand at a point of the grid: 128 frames, a column of tiles, and a tile in it."""
+    channels, last = tile.problem.channels, tile.down - 1
+
+    def rows(x: Array | None) -> pl.BlockSpec | None:
+        sizes = (channels, tile.rows, 1, tile.columns, LANES)
+        return None if x is None else pl.BlockSpec(
+            tuple(map(pl.Element, sizes)), lambda f, j, i: (0, jnp.minimum(i, last) * tile.height, j, 0, f * LANES)
+        )
+
+    return Operands(block_of_pixels(tile), rows(operands.key), rows(operands.value), *map(whole, operands[3:]))
+
+
+def block_of_pixels(tile: Tile) -> pl.BlockSpec:
+    """A tile of `H W L c F`; below the last one, the last."""
+    shape = (tile.height, tile.width, tile.problem.queries, tile.problem.channels, LANES)
+    return pl.BlockSpec(shape, lambda f, j, i: (jnp.minimum(i, tile.down - 1), j, 0, 0, f))
+
+
+def whole(x: Any) -> pl.BlockSpec | None:
+    """All of an array, which stays on the chip."""
+    return None if x is None else pl.BlockSpec(x.shape, lambda *_: (0,) * x.ndim, pipeline_mode=pl.Buffered(1))
