@@ -1,8 +1,8 @@
 """The gradients of a tile of pixels: the equations of forward.py again, then backwards.
 
-    gu[l, c] = Σ_e gy[l, e] (I + X)[c, e]    gX[c, e] = Σ_l u[l, c] gy[l, e]
-    gz[l, d] = Σ_c gu[l, c] B[c, d]          gB[c, d] = Σ_l gu[l, c] z[l, d]
-    gq[l, c] = Σ_d gz[l, d] (P1 + A)[c, d]   gA[c, d] = Σ_l q[l, c] gz[l, d]
+gu[l, c] = Σ_e gy[l, e] (I + X)[c, e]    gX[c, e] = Σ_l u[l, c] gy[l, e]
+gz[l, d] = Σ_c gu[l, c] B[c, d]          gB[c, d] = Σ_l gu[l, c] z[l, d]
+gq[l, c] = Σ_d gz[l, d] (P1 + A)[c, d]   gA[c, d] = Σ_l q[l, c] gz[l, d]
 """
 
 import functools
@@ -26,7 +26,7 @@ from rsa_jax.ops.tpu.forward import (
     moves,
     windows,
 )
-from rsa_jax.ops.tpu.operands import Operands, block_of_pixels, blocks, whole
+from rsa_jax.ops.tpu.operands import Operands, block_of_pixels, block_of_rows, blocks, whole
 from rsa_jax.ops.tpu.tiles import LANES, VMEM, Tile
 
 
@@ -42,8 +42,6 @@ class Buffers(NamedTuple):
         y_grad: likewise, of the results.
         z_grad: likewise, of the latent kernels.
         sums_grad: likewise, of the sums.
-        key_grad: likewise, of the rows of the key that tiles below meet, too, `c rows*columns 128`.
-        value_grad: likewise.
     """
 
     q: Any
@@ -54,13 +52,9 @@ class Buffers(NamedTuple):
     y_grad: Any
     z_grad: Any
     sums_grad: Any
-    key_grad: Any
-    value_grad: Any
 
 
-def backward(
-    operands: Operands, y_grad: Float[Array, "H W L c F"], *, tile: Tile, interpret: bool
-) -> Operands:
+def backward(operands: Operands, y_grad: Float[Array, "H W L c F"], *, tile: Tile, interpret: bool) -> Operands:
     """The gradients of the operands, given that of the result; those of weights in float32 or better.
 
     Args:
@@ -76,7 +70,7 @@ def backward(
     (grads,) = pl.pallas_call(
         functools.partial(_kernel, tile=tile),
         out_shape=(shapes,),
-        grid=(y_grad.shape[-1] // LANES, tile.across, tile.down + tile.flushes),
+        grid=(y_grad.shape[-1] // LANES, tile.across, tile.down),
         in_specs=[blocks(operands, tile), *map(whole, transposed), block],
         out_specs=(specs,),
         scratch_shapes=[_buffers(tile, wide)],
@@ -86,40 +80,30 @@ def backward(
         name="rsa_backward",
     )(operands, *transposed, y_grad)
 
-    def rows(x: Array | None) -> Array | None:
-        return None if x is None else x[:, : operands.value.shape[1]]
-
     H1, H2G = (None if x is None else jnp.swapaxes(x, -1, -2) for x in (grads.H1, grads.H2G))
-    return grads._replace(key=rows(grads.key), value=rows(grads.value), H1=H1, H2G=H2G)
+    return grads._replace(H1=H1, H2G=H2G)
 
 
 def _results(operands: Operands, tile: Tile, wide: Any) -> tuple[Operands, Operands]:
-    """Shapes and blocks of the gradients. Those of matrices are transposed; rows of windows end with those below."""
-    channels, narrow = tile.problem.channels, operands.query.dtype
+    """Shapes and blocks of the gradients; those of matrices are transposed."""
 
-    def rows(x: Any) -> jax.ShapeDtypeStruct | None:
-        number = (tile.down + tile.flushes) * tile.height
-        return None if x is None else jax.ShapeDtypeStruct((channels, number, *x.shape[2:]), narrow)
-
-    def weights(x: Any, transposed: bool) -> jax.ShapeDtypeStruct | None:
+    def like(x: Any, transposed: bool = False) -> jax.ShapeDtypeStruct | None:
         if x is None:
             return None
         return jax.ShapeDtypeStruct((*x.shape[:-2], x.shape[-1], x.shape[-2]) if transposed else x.shape, wide)
 
+    query, key, value, H1, H2G, P1, identity = operands
     shapes = Operands(
-        jax.ShapeDtypeStruct(operands.query.shape, narrow),
-        rows(operands.key),
-        rows(operands.value),
-        weights(operands.H1, True),
-        weights(operands.H2G, True),
-        weights(operands.P1, False),
-        weights(operands.identity, False),
+        jax.ShapeDtypeStruct(query.shape, query.dtype),
+        like(key),
+        like(value),
+        like(H1, transposed=True),
+        like(H2G, transposed=True),
+        like(P1),
+        like(identity),
     )
-    of_rows = pl.BlockSpec((channels, tile.height, 1, tile.columns, LANES), lambda f, j, i: (0, i, j, 0, f))
-    specs = Operands(
-        block_of_pixels(tile), None if operands.key is None else of_rows, of_rows, *map(whole, shapes[3:])
-    )
-    return shapes, specs
+    maps = block_of_pixels(tile), block_of_rows(key), block_of_rows(value)
+    return shapes, Operands(*maps, *map(whole, shapes[3:]))
 
 
 def _buffers(tile: Tile, wide: Any) -> Buffers:
@@ -127,9 +111,6 @@ def _buffers(tile: Tile, wide: Any) -> Buffers:
     per_query = pltpu.VMEM((tile.pixels, problem.queries, problem.channels, LANES), wide)
     per_latent = pltpu.VMEM((tile.pixels, problem.queries, problem.latent, LANES), wide)
     sums = pltpu.VMEM((GROUP, tile.pixels * max(problem.latent, problem.sums), LANES), wide)
-    pending = None
-    if tile.flushes:
-        pending = pltpu.VMEM((problem.channels, (tile.rows - tile.height) * tile.columns, LANES), wide)
     return Buffers(
         q=per_query,
         z=per_latent,
@@ -139,46 +120,37 @@ def _buffers(tile: Tile, wide: Any) -> Buffers:
         y_grad=per_query,
         z_grad=per_latent,
         sums_grad=sums,
-        key_grad=pending if problem.relation else None,
-        value_grad=pending,
     )
 
 
 def _kernel(
     operands: Operands, H1T: Any, H2GT: Any, y_grad_ref: Any, grads: Operands, buffers: Buffers, *, tile: Tile
 ) -> None:
-    b, step = buffers, pl.program_id(2)
+    b, first_tile = buffers, pl.program_id(2) == 0
+    row = pl.program_id(2) * tile.height
 
-    @pl.when((pl.program_id(0) == 0) & (pl.program_id(1) == 0) & (step == 0))
+    @pl.when((pl.program_id(0) == 0) & (pl.program_id(1) == 0) & first_tile)
     def _() -> None:
         _clear(*grads[3:])
 
-    @pl.when(step == 0)
+    @pl.when(first_tile)
     def _() -> None:
-        _clear(b.key_grad, b.value_grad)
+        _clear(grads.key, grads.value)
 
-    @pl.when(step < tile.down)
-    def _() -> None:
-        b.q[...] = operands.query[...].reshape(b.q.shape).astype(b.q.dtype)
-        b.y_grad[...] = y_grad_ref[...].reshape(b.y_grad.shape).astype(b.y_grad.dtype)
-        _clear(b.z_grad)
-        if operands.H1 is None:
-            b.z[...] = b.q[...]
-        else:
-            _clear(b.z)
-            for_groups(tile, lambda first: _relate(first, operands, b, tile))
-        for_groups(tile, lambda first: _aggregate(first, operands, H2GT, grads, b, tile))
-        q_grad = b.z_grad
-        if operands.H1 is not None:
-            for_groups(tile, lambda first: _relate_backwards(first, operands, H1T, grads, b, tile))
-            q_grad = b.q_grad
-        grads.query[...] = q_grad[...].reshape(grads.query.shape).astype(grads.query.dtype)
-
-    @pl.when(step >= tile.down)
-    def _() -> None:
-        for pending, rows in ((b.key_grad, grads.key), (b.value_grad, grads.value)):
-            if pending is not None:
-                for_groups(tile, functools.partial(_flush, pending, rows, tile))
+    b.q[...] = operands.query[...].reshape(b.q.shape).astype(b.q.dtype)
+    b.y_grad[...] = y_grad_ref[...].reshape(b.y_grad.shape).astype(b.y_grad.dtype)
+    _clear(b.z_grad)
+    if operands.H1 is None:
+        b.z[...] = b.q[...]
+    else:
+        _clear(b.z)
+        for_groups(tile, lambda first: _relate(first, row, operands, b, tile))
+    for_groups(tile, lambda first: _aggregate(first, row, operands, H2GT, grads, b, tile))
+    q_grad = b.z_grad
+    if operands.H1 is not None:
+        for_groups(tile, lambda first: _relate_backwards(first, row, operands, H1T, grads, b, tile))
+        q_grad = b.q_grad
+    grads.query[...] = q_grad[...].reshape(grads.query.shape).astype(grads.query.dtype)
 
 
 def _clear(*refs: Any) -> None:
@@ -187,28 +159,30 @@ def _clear(*refs: Any) -> None:
             ref[...] = jnp.zeros(ref.shape, ref.dtype)
 
 
-def _relate(first: Array, operands: Operands, b: Buffers, tile: Tile) -> None:
+def _relate(first: Array, row: Array, operands: Operands, b: Buffers, tile: Tile) -> None:
     """Adds what a group of channels contributes to the latent kernels, and keeps their codes."""
     for i in range(GROUP):
-        b.codes[first + i] = matrix_product(operands.H1[first + i], windows(operands.key, first + i, tile))
+        b.codes[first + i] = matrix_product(operands.H1[first + i], windows(operands.key, first + i, row, tile))
 
     def pixel(p: Array) -> None:
         own = latent_rows(p, tile)
         codes = [b.codes[first + i, own] + operands.P1[first + i] for i in range(GROUP)]
         for i in range(GROUP):
             b.codes[first + i, own] = codes[i]
-        for l in range(tile.problem.queries):
-            rows = b.q[p, l, pl.ds(first, GROUP)]
-            b.z[p, l] += sum(rows[i : i + 1] * codes[i] for i in range(GROUP))
+        for query in range(tile.problem.queries):
+            rows = b.q[p, query, pl.ds(first, GROUP)]
+            b.z[p, query] += sum(rows[i : i + 1] * codes[i] for i in range(GROUP))
 
     for_pixels(tile, pixel)
 
 
-def _aggregate(first: Array, operands: Operands, H2GT: Any, grads: Operands, b: Buffers, tile: Tile) -> None:
+def _aggregate(
+    first: Array, row: Array, operands: Operands, H2GT: Any, grads: Operands, b: Buffers, tile: Tile
+) -> None:
     """Gradients of a group of channels of the value, of what it is multiplied by, and of the latent kernels."""
     outputs = tile.pixels * tile.problem.sums
     for i in range(GROUP):
-        b.sums[i, :outputs] = matrix_product(operands.H2G[...], windows(operands.value, first + i, tile))
+        b.sums[i, :outputs] = matrix_product(operands.H2G[...], windows(operands.value, first + i, row, tile))
 
     def pixel(p: Array) -> None:
         own, other = latent_rows(p, tile), context_rows(p, tile)
@@ -218,16 +192,16 @@ def _aggregate(first: Array, operands: Operands, H2GT: Any, grads: Operands, b: 
             if operands.identity is not None:
                 context = b.sums[i, other] + operands.identity[first + i]
                 context_grad = jnp.zeros(context.shape, context.dtype)
-            for l in range(tile.problem.queries):
-                z, y_grad = b.z[p, l], b.y_grad[p, l]
+            for query in range(tile.problem.queries):
+                z, y_grad = b.z[p, query], b.y_grad[p, query]
                 if operands.identity is None:
-                    u_grad = b.y_grad[p, l, pl.ds(first + i, 1)]
+                    u_grad = b.y_grad[p, query, pl.ds(first + i, 1)]
                 else:
                     u = jnp.sum(z * code, axis=0, keepdims=True)
                     context_grad += u * y_grad
                     u_grad = jnp.sum(y_grad * context, axis=0, keepdims=True)
                 code_grad += u_grad * z
-                b.z_grad[p, l] += u_grad * code
+                b.z_grad[p, query] += u_grad * code
             b.sums_grad[i, own] = code_grad
             if operands.identity is not None:
                 b.sums_grad[i, other] = context_grad
@@ -236,12 +210,13 @@ def _aggregate(first: Array, operands: Operands, H2GT: Any, grads: Operands, b: 
     for_pixels(tile, pixel)
     for i in range(GROUP):
         sums_grad = b.sums_grad[i, :outputs].astype(operands.H2G.dtype)
-        grads.H2G[...] += _outer_product(windows(operands.value, first + i, tile), sums_grad)
-        rows_grad = _of_rows(matrix_product(H2GT[...], sums_grad), tile)
-        _spread(first + i, rows_grad, b.value_grad, grads.value, tile)
+        grads.H2G[...] += _outer_product(windows(operands.value, first + i, row, tile), sums_grad)
+        _spread(first + i, matrix_product(H2GT[...], sums_grad), grads.value, row, tile)
 
 
-def _relate_backwards(first: Array, operands: Operands, H1T: Any, grads: Operands, b: Buffers, tile: Tile) -> None:
+def _relate_backwards(
+    first: Array, row: Array, operands: Operands, H1T: Any, grads: Operands, b: Buffers, tile: Tile
+) -> None:
     """Gradients of a group of channels of query and key, and of their weights."""
 
     def pixel(p: Array) -> None:
@@ -249,19 +224,18 @@ def _relate_backwards(first: Array, operands: Operands, H1T: Any, grads: Operand
         for i in range(GROUP):
             code = b.codes[first + i, own]
             code_grad = jnp.zeros(code.shape, code.dtype)
-            for l in range(tile.problem.queries):
-                z_grad = b.z_grad[p, l]
-                b.q_grad[p, l, pl.ds(first + i, 1)] = jnp.sum(z_grad * code, axis=0, keepdims=True)
-                code_grad += b.q[p, l, pl.ds(first + i, 1)] * z_grad
+            for query in range(tile.problem.queries):
+                z_grad = b.z_grad[p, query]
+                b.q_grad[p, query, pl.ds(first + i, 1)] = jnp.sum(z_grad * code, axis=0, keepdims=True)
+                code_grad += b.q[p, query, pl.ds(first + i, 1)] * z_grad
             b.sums_grad[i, own] = code_grad
             grads.P1[first + i] += code_grad
 
     for_pixels(tile, pixel)
     for i in range(GROUP):
         sums_grad = b.sums_grad[i, : tile.pixels * tile.problem.latent].astype(operands.H1.dtype)
-        grads.H1[first + i] += _outer_product(windows(operands.key, first + i, tile), sums_grad)
-        rows_grad = _of_rows(matrix_product(H1T[first + i], sums_grad), tile)
-        _spread(first + i, rows_grad, b.key_grad, grads.key, tile)
+        grads.H1[first + i] += _outer_product(windows(operands.key, first + i, row, tile), sums_grad)
+        _spread(first + i, matrix_product(H1T[first + i], sums_grad), grads.key, row, tile)
 
 
 def _outer_product(a: Float[Array, "E 128"], b: Float[Array, "O 128"]) -> Float[Array, "E O"]:
@@ -270,24 +244,8 @@ def _outer_product(a: Float[Array, "E 128"], b: Float[Array, "O 128"]) -> Float[
     return lax.dot_general(a, b, (((1,), (1,)), ((), ())), preferred_element_type=wide)
 
 
-def _spread(channel: Array, rows_grad: Float[Array, "N 128"], pending: Any, rows: Any, tile: Tile) -> None:
-    """Adds the gradient of a tile's rows to that of the tiles above, and writes the rows that none below meets."""
-    complete = tile.height * tile.columns
-    if pending is not None:
-        kept = pending.shape[1]
-        rows_grad = jnp.concatenate([rows_grad[:kept] + pending[channel], rows_grad[kept:]])
-        pending[channel] = rows_grad[complete:]
-    rows[channel] = rows_grad[:complete].reshape(rows.shape[1:]).astype(rows.dtype)
-
-
-def _of_rows(windows_grad: Float[Array, "E 128"], tile: Tile) -> Float[Array, "N 128"]:
-    """The gradient of the rows of the map, given that of the windows; see `windows`."""
+def _spread(channel: Array, windows_grad: Float[Array, "E 128"], rows: Any, row: Array, tile: Tile) -> None:
+    """Adds the gradient of a tile's windows to that of the rows; see `windows`."""
     parts = windows_grad.reshape(tile.rows, -1, tile.columns, LANES)
-    total = sum(move(parts[:, i].reshape(-1, LANES), -m, tile) for i, m in enumerate(moves(tile)))
-    return jnp.asarray(total)
-
-
-def _flush(pending: Any, rows: Any, tile: Tile, first: Array) -> None:
-    """Writes rows that only tiles above meet."""
-    for i in range(GROUP):
-        _spread(first + i, jnp.zeros((tile.rows * tile.columns, LANES), pending.dtype), pending, rows, tile)
+    moved = [move(parts[:, i].reshape(-1, LANES), -m, tile) for i, m in enumerate(moves(tile))]
+    rows[channel, pl.ds(row, tile.rows)] += sum(moved[1:], moved[0]).reshape(tile.rows, tile.columns, LANES)

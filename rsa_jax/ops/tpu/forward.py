@@ -68,61 +68,60 @@ def forward(operands: Operands, *, tile: Tile, interpret: bool) -> Float[Array, 
 
 def _kernel(operands: Operands, y_ref: Any, buffers: Buffers, *, tile: Tile) -> None:
     q, y, z, sums = buffers
+    row = pl.program_id(2) * tile.height
     q[...] = operands.query[...].reshape(q.shape).astype(q.dtype)
     y[...] = jnp.zeros(y.shape, y.dtype)
     if operands.H1 is None:
         z[...] = q[...]
     else:
         z[...] = jnp.zeros(z.shape, z.dtype)
-        for_groups(tile, lambda first: _relate(first, operands, q, z, sums, tile))
-    for_groups(tile, lambda first: _aggregate(first, operands, z, y, sums, tile))
+        for_groups(tile, lambda first: _relate(first, row, operands, q, z, sums, tile))
+    for_groups(tile, lambda first: _aggregate(first, row, operands, z, y, sums, tile))
     y_ref[...] = y[...].reshape(y_ref.shape).astype(y_ref.dtype)
 
 
-def _relate(first: Array, operands: Operands, q: Any, z: Any, sums: Any, tile: Tile) -> None:
+def _relate(first: Array, row: Array, operands: Operands, q: Any, z: Any, sums: Any, tile: Tile) -> None:
     """Adds what a group of channels contributes to the latent kernels."""
     outputs = tile.pixels * tile.problem.latent
     for i in range(GROUP):
-        sums[i, :outputs] = matrix_product(operands.H1[first + i], windows(operands.key, first + i, tile))
+        sums[i, :outputs] = matrix_product(operands.H1[first + i], windows(operands.key, first + i, row, tile))
 
     def pixel(p: Array) -> None:
         own = latent_rows(p, tile)
         codes = [sums[i, own] + operands.P1[first + i] for i in range(GROUP)]
-        for l in range(tile.problem.queries):
-            rows = q[p, l, pl.ds(first, GROUP)]
-            z[p, l] += sum(rows[i : i + 1] * codes[i] for i in range(GROUP))
+        for query in range(tile.problem.queries):
+            rows = q[p, query, pl.ds(first, GROUP)]
+            z[p, query] += sum(rows[i : i + 1] * codes[i] for i in range(GROUP))
 
     for_pixels(tile, pixel)
 
 
-def _aggregate(first: Array, operands: Operands, z: Any, y: Any, sums: Any, tile: Tile) -> None:
+def _aggregate(first: Array, row: Array, operands: Operands, z: Any, y: Any, sums: Any, tile: Tile) -> None:
     """Adds what a group of channels of the value contributes to the results."""
     for i in range(GROUP):
         outputs = tile.pixels * tile.problem.sums
-        sums[i, :outputs] = matrix_product(operands.H2G[...], windows(operands.value, first + i, tile))
+        sums[i, :outputs] = matrix_product(operands.H2G[...], windows(operands.value, first + i, row, tile))
 
     def pixel(p: Array) -> None:
         codes = [sums[i, latent_rows(p, tile)] for i in range(GROUP)]
         contexts = []
         if operands.identity is not None:
             contexts = [sums[i, context_rows(p, tile)] + operands.identity[first + i] for i in range(GROUP)]
-        for l in range(tile.problem.queries):
-            u = [jnp.sum(z[p, l] * code, axis=0, keepdims=True) for code in codes]
+        for query in range(tile.problem.queries):
+            u = [jnp.sum(z[p, query] * code, axis=0, keepdims=True) for code in codes]
             if contexts:
-                y[p, l] += sum(u[i] * contexts[i] for i in range(GROUP))
+                y[p, query] += sum(u[i] * contexts[i] for i in range(GROUP))
             else:
-                y[p, l, pl.ds(first, GROUP)] = jnp.concatenate(u)
+                y[p, query, pl.ds(first, GROUP)] = jnp.concatenate(u)
 
     for_pixels(tile, pixel)
 
 
-def windows(rows: Any, channel: Array, tile: Tile) -> Float[Array, "E 128"]:
-    """The windows of a tile, of one channel."""
-    x = rows[channel].reshape(tile.rows * tile.columns, LANES)
+def windows(rows: Any, channel: Array, row: Array, tile: Tile) -> Float[Array, "E 128"]:
+    """The windows of a tile, of one channel; `row` is the first that it meets."""
+    x = rows[channel, pl.ds(row, tile.rows)].reshape(tile.rows * tile.columns, LANES)
     moved = [move(x, m, tile) for m in moves(tile)]
-    entries = [
-        y[row * tile.columns : (row + 1) * tile.columns] for row in range(tile.rows) for y in moved
-    ]
+    entries = [y[i * tile.columns : (i + 1) * tile.columns] for i in range(tile.rows) for y in moved]
     return jnp.concatenate(entries)
 
 
@@ -162,9 +161,7 @@ def context_rows(p: Array, tile: Tile) -> Any:
 
 def for_groups(tile: Tile, body: Any) -> None:
     """Runs the body for the first channel of each group."""
-    lax.fori_loop(
-        0, tile.problem.channels // GROUP, lambda group, _: body(pl.multiple_of(group * GROUP, GROUP)), None
-    )
+    lax.fori_loop(0, tile.problem.channels // GROUP, lambda group, _: body(pl.multiple_of(group * GROUP, GROUP)), None)
 
 
 def for_pixels(tile: Tile, body: Any) -> None:

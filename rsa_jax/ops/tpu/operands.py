@@ -16,8 +16,8 @@ from rsa_jax.ops.xla.frames import frames_first, frames_last
 class Operands(NamedTuple):
     """What both kernels take; parts that the transform does not have are None. Or one thing about each.
 
-    F is the number of frames; c, D and it are rounded up to whole registers. P is the number of pixels of a tile, J that
-    of the rows of the map and around it, E that of the entries of a tile's windows.
+    F is the number of frames; c, D and it are rounded up to whole registers. P is the number of pixels of a tile, J
+    that of the rows of the map and around it, E that of the entries of a tile's windows.
 
     Attributes:
         query: of each pixel, `H W L c F`.
@@ -133,7 +133,7 @@ def rows_of_windows(x: Float[Array, "B T H W C"], tile: Tile) -> Float[Array, "c
     """Of each row and each tile across: the columns that its windows meet."""
     _, rows, columns = tile.problem.kernel_size
     x = clips_on_lanes(x).transpose(2, 0, 1, 3)
-    below = (tile.down - 1) * tile.height + tile.rows - rows // 2 - x.shape[1]
+    below = tile.all_rows - rows // 2 - x.shape[1]
     right = (tile.across - 1) * tile.width + tile.columns - columns // 2 - x.shape[2]
     x = jnp.pad(x, [(0, tile.problem.channels - len(x)), (rows // 2, below), (columns // 2, right), (0, 0)])
     starts = range(0, tile.across * tile.width, tile.width)
@@ -156,21 +156,21 @@ def banded(weights: Float[Array, "M G E"], tile: Tile) -> Float[Array, "G pixels
 
 def blocks(operands: Operands, tile: Tile) -> Operands:
     """The block of each operand at a point of the grid: 128 frames, a column of tiles, and a tile in it."""
-    channels, last = tile.problem.channels, tile.down - 1
-
-    def rows(x: Array | None) -> pl.BlockSpec | None:
-        sizes = (channels, tile.rows, 1, tile.columns, LANES)
-        return None if x is None else pl.BlockSpec(
-            tuple(map(pl.Element, sizes)), lambda f, j, i: (0, jnp.minimum(i, last) * tile.height, j, 0, f * LANES)
-        )
-
-    return Operands(block_of_pixels(tile), rows(operands.key), rows(operands.value), *map(whole, operands[3:]))
+    maps = block_of_pixels(tile), block_of_rows(operands.key), block_of_rows(operands.value)
+    return Operands(*maps, *map(whole, operands[3:]))
 
 
 def block_of_pixels(tile: Tile) -> pl.BlockSpec:
-    """A tile of `H W L c F`; below the last one, the last."""
+    """A tile of `H W L c F`."""
     shape = (tile.height, tile.width, tile.problem.queries, tile.problem.channels, LANES)
-    return pl.BlockSpec(shape, lambda f, j, i: (jnp.minimum(i, tile.down - 1), j, 0, 0, f))
+    return pl.BlockSpec(shape, lambda f, j, i: (i, j, 0, 0, f))
+
+
+def block_of_rows(x: Any) -> pl.BlockSpec | None:
+    """The rows that a column of tiles meets, of `c J across columns F`."""
+    if x is None:
+        return None
+    return pl.BlockSpec((*x.shape[:2], None, x.shape[3], LANES), lambda f, j, i: (0, 0, j, 0, f))
 
 
 def whole(x: Any) -> pl.BlockSpec | None:

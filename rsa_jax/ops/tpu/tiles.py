@@ -85,13 +85,13 @@ class Tile:
 
     @property
     def rows(self) -> int:
-        """Rows of the map that its windows meet, in whole tiles."""
-        return round_up(self.height + self.problem.kernel_size[1] - 1, self.height)
+        """Rows of the map that its windows meet."""
+        return self.height + self.problem.kernel_size[1] - 1
 
     @property
-    def flushes(self) -> int:
-        """Tiles below one whose windows meet the same rows."""
-        return self.rows // self.height - 1
+    def all_rows(self) -> int:
+        """Rows that the windows of all tiles meet, of the map and around it."""
+        return (self.down - 1) * self.height + self.rows
 
     @property
     def entries(self) -> int:
@@ -100,23 +100,22 @@ class Tile:
 
     def vmem(self) -> int:
         """Bytes that the gradients' kernel holds on the chip; the transform's needs less."""
-        problem, lanes = self.problem, LANES
+        problem, itemsize = self.problem, self.problem.itemsize
+        wide = max(4, itemsize)
         parts = 1 + problem.relation  # value, and key
-        wide, itemsize = max(4, problem.itemsize), problem.itemsize
-        per_query = self.pixels * problem.queries * problem.channels * lanes
-        per_latent = self.pixels * problem.queries * problem.latent * lanes
+        per_query = self.pixels * problem.queries * problem.channels
+        per_latent = self.pixels * problem.queries * problem.latent
         codes, sums = self.pixels * problem.latent, self.pixels * problem.sums
-        window = problem.channels * self.columns * lanes
-        moved = 2 * itemsize * (3 * per_query + parts * window * (self.rows + self.height))
-        kept = wide * (3 * per_query + 2 * per_latent + 2 * SUBLANES * sums * lanes)
-        kept += wide * parts * window * (self.rows - self.height)
-        weights = round_up(sums, lanes) * round_up(self.entries, lanes)
+        # What a step takes from memory and gives back lies there twice.
+        moved = 3 * itemsize * per_query + parts * (itemsize + wide) * problem.channels * self.all_rows * self.columns
+        kept = 3 * per_query + 2 * per_latent + 2 * SUBLANES * max(codes, sums)
         offsets = problem.channels * problem.channels * problem.context
+        weights = round_up(sums, LANES) * round_up(self.entries, LANES)
         if problem.relation:
-            kept += wide * problem.channels * codes * lanes
-            weights += problem.channels * round_up(codes, lanes) * round_up(self.entries, lanes)
+            kept += problem.channels * codes
             offsets += problem.channels * problem.latent
-        return moved + kept + (2 * itemsize + wide) * weights + 2 * wide * offsets * lanes
+            weights += problem.channels * round_up(codes, LANES) * round_up(self.entries, LANES)
+        return LANES * (2 * moved + wide * (kept + 2 * offsets)) + (2 * itemsize + wide) * weights
 
     def cycles(self) -> float:
         """A rough count of the cycles that transform and gradients take, for 128 frames; see benchmarks/tiles.py."""
@@ -135,7 +134,7 @@ class Tile:
         registers = (8 * problem.latent + 6 * problem.channels) / SUBLANES + 20
         vector = self.pixels * problem.queries * registers
         each = problem.channels * (matrix / MATRIX_UNITS + vector) + 3000
-        return self.across * (self.down + 0.2 * self.flushes) * each
+        return self.across * self.down * each
 
 
 def round_up(number: int, multiple: int) -> int:

@@ -56,7 +56,9 @@ def _rsa(tile: Tile, maps: Maps, weights: RSAWeights) -> Float[Array, "B T H W L
     def transform(maps: Maps, weights: RSAWeights) -> Array:
         return output(_on_platform(forward, tile, make_operands(maps, weights, tile)), maps.query.shape)
 
-    return on_each_device(transform, maps, weights, in_axes=(0, None), out_axes=0, clips=len(maps.query), check_vma=False)
+    return on_each_device(
+        transform, maps, weights, in_axes=(0, None), out_axes=0, clips=len(maps.query), check_vma=False
+    )
 
 
 def _forward(tile: Tile, maps: Maps, weights: RSAWeights) -> tuple[Array, tuple[Maps, RSAWeights]]:
