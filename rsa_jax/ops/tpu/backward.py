@@ -127,7 +127,7 @@ def _kernel(
     operands: Operands, H1T: Any, H2GT: Any, y_grad_ref: Any, grads: Operands, buffers: Buffers, *, tile: Tile
 ) -> None:
     b, first_tile = buffers, pl.program_id(2) == 0
-    row = pl.program_id(2) * tile.height
+    row = pl.program_id(2) * (tile.height // tile.stacked)
 
     @pl.when((pl.program_id(0) == 0) & (pl.program_id(1) == 0) & first_tile)
     def _() -> None:
@@ -246,6 +246,7 @@ def _outer_product(a: Float[Array, "E 128"], b: Float[Array, "O 128"]) -> Float[
 
 def _spread(channel: Array, windows_grad: Float[Array, "E 128"], rows: Any, row: Array, tile: Tile) -> None:
     """Adds the gradient of a tile's windows to that of the rows; see `windows`."""
-    parts = windows_grad.reshape(tile.rows, -1, tile.columns, LANES)
+    number, size = tile.rows // tile.stacked, tile.stacked * tile.columns
+    parts = windows_grad.reshape(number, -1, size, LANES)
     moved = [move(parts[:, i].reshape(-1, LANES), -m, tile) for i, m in enumerate(moves(tile))]
-    rows[channel, pl.ds(row, tile.rows)] += sum(moved[1:], moved[0]).reshape(tile.rows, tile.columns, LANES)
+    rows[channel, pl.ds(row, number)] += sum(moved[1:], moved[0]).reshape(number, size, LANES)

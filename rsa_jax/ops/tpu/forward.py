@@ -68,7 +68,7 @@ def forward(operands: Operands, *, tile: Tile, interpret: bool) -> Float[Array, 
 
 def _kernel(operands: Operands, y_ref: Any, buffers: Buffers, *, tile: Tile) -> None:
     q, y, z, sums = buffers
-    row = pl.program_id(2) * tile.height
+    row = pl.program_id(2) * (tile.height // tile.stacked)
     q[...] = operands.query[...].reshape(q.shape).astype(q.dtype)
     y[...] = jnp.zeros(y.shape, y.dtype)
     if operands.H1 is None:
@@ -118,11 +118,11 @@ def _aggregate(first: Array, row: Array, operands: Operands, z: Any, y: Any, sum
 
 
 def windows(rows: Any, channel: Array, row: Array, tile: Tile) -> Float[Array, "E 128"]:
-    """The windows of a tile, of one channel; `row` is the first that it meets."""
-    x = rows[channel, pl.ds(row, tile.rows)].reshape(tile.rows * tile.columns, LANES)
+    """The windows of a tile, of one channel; `row` is the first that they meet."""
+    number, size = tile.rows // tile.stacked, tile.stacked * tile.columns
+    x = rows[channel, pl.ds(row, number)].reshape(-1, LANES)
     moved = [move(x, m, tile) for m in moves(tile)]
-    entries = [y[i * tile.columns : (i + 1) * tile.columns] for i in range(tile.rows) for y in moved]
-    return jnp.concatenate(entries)
+    return jnp.concatenate([y[i * size : (i + 1) * size] for i in range(number) for y in moved])
 
 
 def moves(tile: Tile) -> range:

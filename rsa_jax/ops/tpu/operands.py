@@ -21,7 +21,8 @@ class Operands(NamedTuple):
 
     Attributes:
         query: of each pixel, `H W L c F`.
-        key: of each row and tile across, the columns that its windows meet, `c J across columns F`.
+        key: of each row and tile across, the columns that its windows meet, `c J across columns F`. Of two rows, where
+            they share a register.
         value: likewise.
         H1: matrices from a tile's windows to A, `c P*D E`.
         H2G: the matrix from a tile's windows to H2ᵀ X^V, and below it to the relational context, `P*D+P*c E`.
@@ -137,7 +138,10 @@ def rows_of_windows(x: Float[Array, "B T H W C"], tile: Tile) -> Float[Array, "c
     right = (tile.across - 1) * tile.width + tile.columns - columns // 2 - x.shape[2]
     x = jnp.pad(x, [(0, tile.problem.channels - len(x)), (rows // 2, below), (columns // 2, right), (0, 0)])
     starts = range(0, tile.across * tile.width, tile.width)
-    return jnp.stack([x[:, :, i : i + tile.columns] for i in starts], axis=2)
+    x = jnp.stack([x[:, :, i : i + tile.columns] for i in starts], axis=2)
+    channels, number, _, _, frames = x.shape
+    x = x.reshape(channels, number // tile.stacked, tile.stacked, tile.across, tile.columns, frames)
+    return x.swapaxes(2, 3).reshape(*x.shape[:2], tile.across, tile.stacked * tile.columns, frames)
 
 
 def banded(weights: Float[Array, "M G E"], tile: Tile) -> Float[Array, "G pixels*E entries"]:
@@ -151,7 +155,8 @@ def banded(weights: Float[Array, "M G E"], tile: Tile) -> Float[Array, "G pixels
     across = jnp.asarray(column - x == np.arange(columns)[:, None, None], weights.dtype)
     weights = weights.reshape(moves, rows, columns, groups, outputs)
     matrix = jnp.einsum("thwge,hjy,wkx->gyxejtk", weights, down, across)
-    return matrix.reshape(groups, tile.pixels * outputs, tile.entries)
+    matrix = matrix.reshape(groups, tile.pixels * outputs, -1, tile.stacked, moves, tile.columns)
+    return matrix.swapaxes(3, 4).reshape(*matrix.shape[:2], tile.entries)
 
 
 def blocks(operands: Operands, tile: Tile) -> Operands:

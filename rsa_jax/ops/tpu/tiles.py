@@ -50,8 +50,8 @@ class Problem:
 class Tile:
     """A block of pixels, with the rows of the map that its windows meet.
 
-    Frames of whole clips lie on the lanes. The windows of a tile are a matrix: in each row of the map, in each frame of
-    a window, there is an entry for each column.
+    Frames of whole clips lie on the lanes. The windows of a tile are a matrix: of each row of the map (or two, see
+    `stacked`), of each frame of a window, there is an entry for each column.
 
     Attributes:
         height, width: in pixels.
@@ -78,10 +78,15 @@ class Tile:
         return -(-self.problem.width // self.width)
 
     @property
+    def stacked(self) -> int:
+        """Rows of the map that share a register: two, where numbers are packed in pairs and rows come in pairs."""
+        return 2 if self.problem.itemsize == 2 and self.height % 2 == 0 else 1
+
+    @property
     def columns(self) -> int:
         """Columns of the map that its windows meet, in whole registers."""
         packed = SUBLANES * max(1, 4 // self.problem.itemsize)
-        return round_up(self.width + self.problem.kernel_size[2] - 1, packed)
+        return round_up(self.width + self.problem.kernel_size[2] - 1, packed // self.stacked)
 
     @property
     def rows(self) -> int:
