@@ -14,6 +14,8 @@ _COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "col
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _NAME = re.compile(r"^ +(?:ROOT )?%?([\w.\-]+) = ")
+# The compiler breaks lines in what a kernel says of itself.
+_KERNEL_METADATA = re.compile(r"\{\n([^{}]*)\n\}")
 _ARRAY = re.compile(r"\b(\w+)\[([\d,]*)\]")
 
 
@@ -24,7 +26,7 @@ class Operation(NamedTuple):
         name: in the program.
         kind: such as "fusion" or "convolution".
         result: its type, with its layout.
-        cycles: the TPU compiler's estimate; 0 of other compilers.
+        cycles: the TPU compiler's estimate, or a kernel's own; 0 of other compilers.
         traffic: bytes of operands and result.
         source: which operation of JAX it comes from.
     """
@@ -77,7 +79,7 @@ class Program:
     def __init__(self, text: str):
         self._computations: dict[str, dict[str, _Instruction]] = {}
         self._entry = ""
-        for line in text.splitlines():
+        for line in _KERNEL_METADATA.sub(r"{\1}", text).splitlines():
             if head := _COMPUTATION.match(line):
                 current = self._computations[head.group(2)] = {}
                 if head.group(1):
@@ -87,7 +89,7 @@ class Program:
         self._operations = list(self._executed(self._entry))
 
     def cycles(self) -> int:
-        """The TPU compiler's estimate of the whole program; kernels (custom calls) have none."""
+        """The TPU compiler's estimate of the whole program; of kernels, what they say of themselves."""
         return sum(operation.cycles for operation in self._operations)
 
     def traffic(self) -> int:

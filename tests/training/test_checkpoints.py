@@ -166,4 +166,4 @@ def test_a_workdir_from_before_implementations_had_names(tmp_path):
     check_workdir(tmp_path, config, DATASET)
     assert "form" not in read_config(tmp_path).model.rsa
     model = with_implementation(read_config(tmp_path).model, "tpu")
-    assert model.implementation == "xla"
+    assert model.implementation == "tpu"

@@ -17,16 +17,16 @@ from jaxtyping import Array, Float
 
 from rsa_jax.ops.tpu.forward import (
     GROUP,
+    Step,
     context_rows,
-    for_groups,
-    for_pixels,
     latent_rows,
+    make_step,
     matrix_product,
     move,
     moves,
     windows,
 )
-from rsa_jax.ops.tpu.operands import Operands, block_of_pixels, block_of_rows, blocks, whole
+from rsa_jax.ops.tpu.operands import Operands, block_of_pixels, block_of_rows, blocks, cost, whole
 from rsa_jax.ops.tpu.tiles import LANES, VMEM, Tile
 
 
@@ -68,7 +68,7 @@ def backward(operands: Operands, y_grad: Float[Array, "H W L c F"], *, tile: Til
     shapes, specs = _results(operands, tile, wide)
     block = block_of_pixels(tile)
     (grads,) = pl.pallas_call(
-        functools.partial(_kernel, tile=tile),
+        functools.partial(_kernel, tile=tile, interpret=interpret),
         out_shape=(shapes,),
         grid=(y_grad.shape[-1] // LANES, tile.across, tile.down),
         in_specs=[blocks(operands, tile), *map(whole, transposed), block],
@@ -78,6 +78,7 @@ def backward(operands: Operands, y_grad: Float[Array, "H W L c F"], *, tile: Til
         compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary",) * 3, vmem_limit_bytes=VMEM),
         interpret=interpret,
         name="rsa_backward",
+        metadata=cost(y_grad, tile, gradients=True),
     )(operands, *transposed, y_grad)
 
     H1, H2G = (None if x is None else jnp.swapaxes(x, -1, -2) for x in (grads.H1, grads.H2G))
@@ -124,10 +125,18 @@ def _buffers(tile: Tile, wide: Any) -> Buffers:
 
 
 def _kernel(
-    operands: Operands, H1T: Any, H2GT: Any, y_grad_ref: Any, grads: Operands, buffers: Buffers, *, tile: Tile
+    operands: Operands,
+    H1T: Any,
+    H2GT: Any,
+    y_grad_ref: Any,
+    grads: Operands,
+    buffers: Buffers,
+    *,
+    tile: Tile,
+    interpret: bool,
 ) -> None:
-    b, first_tile = buffers, pl.program_id(2) == 0
-    row = pl.program_id(2) * (tile.height // tile.stacked)
+    b, step = buffers, make_step(tile, interpret)
+    first_tile = pl.program_id(2) == 0
 
     @pl.when((pl.program_id(0) == 0) & (pl.program_id(1) == 0) & first_tile)
     def _() -> None:
@@ -144,11 +153,11 @@ def _kernel(
         b.z[...] = b.q[...]
     else:
         _clear(b.z)
-        for_groups(tile, lambda first: _relate(first, row, operands, b, tile))
-    for_groups(tile, lambda first: _aggregate(first, row, operands, H2GT, grads, b, tile))
+        step.for_groups(lambda first: _relate(first, operands, b, step))
+    step.for_groups(lambda first: _aggregate(first, operands, H2GT, grads, b, step))
     q_grad = b.z_grad
     if operands.H1 is not None:
-        for_groups(tile, lambda first: _relate_backwards(first, row, operands, H1T, grads, b, tile))
+        step.for_groups(lambda first: _relate_backwards(first, operands, H1T, grads, b, step))
         q_grad = b.q_grad
     grads.query[...] = q_grad[...].reshape(grads.query.shape).astype(grads.query.dtype)
 
@@ -159,83 +168,103 @@ def _clear(*refs: Any) -> None:
             ref[...] = jnp.zeros(ref.shape, ref.dtype)
 
 
-def _relate(first: Array, row: Array, operands: Operands, b: Buffers, tile: Tile) -> None:
+def _relate(first: Array, operands: Operands, b: Buffers, step: Step) -> None:
     """Adds what a group of channels contributes to the latent kernels, and keeps their codes."""
-    for i in range(GROUP):
-        b.codes[first + i] = matrix_product(operands.H1[first + i], windows(operands.key, first + i, row, tile))
+
+    def channel(i: Array, c: Array) -> None:
+        b.codes[c] = matrix_product(operands.H1[c], windows(operands.key, c, step))
 
     def pixel(p: Array) -> None:
-        own = latent_rows(p, tile)
+        own = latent_rows(p, step.tile)
         codes = [b.codes[first + i, own] + operands.P1[first + i] for i in range(GROUP)]
         for i in range(GROUP):
             b.codes[first + i, own] = codes[i]
-        for query in range(tile.problem.queries):
+
+        def add(query: Array, _: None) -> None:
             rows = b.q[p, query, pl.ds(first, GROUP)]
             b.z[p, query] += sum(rows[i : i + 1] * codes[i] for i in range(GROUP))
 
-    for_pixels(tile, pixel)
+        step.for_queries(add)
+
+    step.for_channels(first, channel)
+    step.for_pixels(pixel)
 
 
-def _aggregate(
-    first: Array, row: Array, operands: Operands, H2GT: Any, grads: Operands, b: Buffers, tile: Tile
-) -> None:
+def _aggregate(first: Array, operands: Operands, H2GT: Any, grads: Operands, b: Buffers, step: Step) -> None:
     """Gradients of a group of channels of the value, of what it is multiplied by, and of the latent kernels."""
-    outputs = tile.pixels * tile.problem.sums
-    for i in range(GROUP):
-        b.sums[i, :outputs] = matrix_product(operands.H2G[...], windows(operands.value, first + i, row, tile))
+    outputs = pl.ds(0, step.tile.pixels * step.tile.problem.sums)
+
+    def channel(i: Array, c: Array) -> None:
+        b.sums[i, outputs] = matrix_product(operands.H2G[...], windows(operands.value, c, step))
 
     def pixel(p: Array) -> None:
-        own, other = latent_rows(p, tile), context_rows(p, tile)
-        for i in range(GROUP):
-            code = b.sums[i, own]
-            code_grad = jnp.zeros(code.shape, code.dtype)
-            if operands.identity is not None:
-                context = b.sums[i, other] + operands.identity[first + i]
-                context_grad = jnp.zeros(context.shape, context.dtype)
-            for query in range(tile.problem.queries):
-                z, y_grad = b.z[p, query], b.y_grad[p, query]
-                if operands.identity is None:
-                    u_grad = b.y_grad[p, query, pl.ds(first + i, 1)]
-                else:
-                    u = jnp.sum(z * code, axis=0, keepdims=True)
-                    context_grad += u * y_grad
-                    u_grad = jnp.sum(y_grad * context, axis=0, keepdims=True)
-                code_grad += u_grad * z
-                b.z_grad[p, query] += u_grad * code
-            b.sums_grad[i, own] = code_grad
-            if operands.identity is not None:
-                b.sums_grad[i, other] = context_grad
-                grads.identity[first + i] += context_grad
+        step.for_channels(first, lambda i, c: _aggregate_pixel(p, i, c, operands, grads, b, step))
 
-    for_pixels(tile, pixel)
-    for i in range(GROUP):
-        sums_grad = b.sums_grad[i, :outputs].astype(operands.H2G.dtype)
-        grads.H2G[...] += _outer_product(windows(operands.value, first + i, row, tile), sums_grad)
-        _spread(first + i, matrix_product(H2GT[...], sums_grad), grads.value, row, tile)
+    def channel_backwards(i: Array, c: Array) -> None:
+        sums_grad = b.sums_grad[i, outputs].astype(operands.H2G.dtype)
+        grads.H2G[...] += _outer_product(windows(operands.value, c, step), sums_grad)
+        _spread(c, matrix_product(H2GT[...], sums_grad), grads.value, step)
+
+    step.for_channels(first, channel)
+    step.for_pixels(pixel)
+    step.for_channels(first, channel_backwards)
 
 
-def _relate_backwards(
-    first: Array, row: Array, operands: Operands, H1T: Any, grads: Operands, b: Buffers, tile: Tile
-) -> None:
+def _aggregate_pixel(p: Array, i: Array, c: Array, operands: Operands, grads: Operands, b: Buffers, step: Step) -> None:
+    """Gradients of the code and context of one channel of the value; i is its number in the group, c of all."""
+    own, other = latent_rows(p, step.tile), context_rows(p, step.tile)
+    code = b.sums[i, own]
+    if operands.identity is None:
+
+        def add(query: Array, code_grad: Array) -> Array:
+            u_grad = b.y_grad[p, query, pl.ds(c, 1)]
+            b.z_grad[p, query] += u_grad * code
+            return code_grad + u_grad * b.z[p, query]
+
+        b.sums_grad[i, own] = step.for_queries(add, jnp.zeros_like(code))
+        return
+    context = b.sums[i, other] + operands.identity[c]
+
+    def add_both(query: Array, sums_grad: tuple[Array, Array]) -> tuple[Array, Array]:
+        z, y_grad = b.z[p, query], b.y_grad[p, query]
+        u = jnp.sum(z * code, axis=0, keepdims=True)
+        u_grad = jnp.sum(y_grad * context, axis=0, keepdims=True)
+        b.z_grad[p, query] += u_grad * code
+        return sums_grad[0] + u_grad * z, sums_grad[1] + u * y_grad
+
+    code_grad, context_grad = step.for_queries(add_both, (jnp.zeros_like(code), jnp.zeros_like(context)))
+    b.sums_grad[i, own] = code_grad
+    b.sums_grad[i, other] = context_grad
+    grads.identity[c] += context_grad
+
+
+def _relate_backwards(first: Array, operands: Operands, H1T: Any, grads: Operands, b: Buffers, step: Step) -> None:
     """Gradients of a group of channels of query and key, and of their weights."""
+    outputs = pl.ds(0, step.tile.pixels * step.tile.problem.latent)
 
     def pixel(p: Array) -> None:
-        own = latent_rows(p, tile)
-        for i in range(GROUP):
-            code = b.codes[first + i, own]
-            code_grad = jnp.zeros(code.shape, code.dtype)
-            for query in range(tile.problem.queries):
-                z_grad = b.z_grad[p, query]
-                b.q_grad[p, query, pl.ds(first + i, 1)] = jnp.sum(z_grad * code, axis=0, keepdims=True)
-                code_grad += b.q[p, query, pl.ds(first + i, 1)] * z_grad
-            b.sums_grad[i, own] = code_grad
-            grads.P1[first + i] += code_grad
+        step.for_channels(first, lambda i, c: pixel_and_channel(p, i, c))
 
-    for_pixels(tile, pixel)
-    for i in range(GROUP):
-        sums_grad = b.sums_grad[i, : tile.pixels * tile.problem.latent].astype(operands.H1.dtype)
-        grads.H1[first + i] += _outer_product(windows(operands.key, first + i, row, tile), sums_grad)
-        _spread(first + i, matrix_product(H1T[first + i], sums_grad), grads.key, row, tile)
+    def pixel_and_channel(p: Array, i: Array, c: Array) -> None:
+        own = latent_rows(p, step.tile)
+        code = b.codes[c, own]
+
+        def add(query: Array, code_grad: Array) -> Array:
+            z_grad = b.z_grad[p, query]
+            b.q_grad[p, query, pl.ds(c, 1)] = jnp.sum(z_grad * code, axis=0, keepdims=True)
+            return code_grad + b.q[p, query, pl.ds(c, 1)] * z_grad
+
+        code_grad = step.for_queries(add, jnp.zeros_like(code))
+        b.sums_grad[i, own] = code_grad
+        grads.P1[c] += code_grad
+
+    def channel(i: Array, c: Array) -> None:
+        sums_grad = b.sums_grad[i, outputs].astype(operands.H1.dtype)
+        grads.H1[c] += _outer_product(windows(operands.key, c, step), sums_grad)
+        _spread(c, matrix_product(H1T[c], sums_grad), grads.key, step)
+
+    step.for_pixels(pixel)
+    step.for_channels(first, channel)
 
 
 def _outer_product(a: Float[Array, "E 128"], b: Float[Array, "O 128"]) -> Float[Array, "E O"]:
@@ -244,9 +273,10 @@ def _outer_product(a: Float[Array, "E 128"], b: Float[Array, "O 128"]) -> Float[
     return lax.dot_general(a, b, (((1,), (1,)), ((), ())), preferred_element_type=wide)
 
 
-def _spread(channel: Array, windows_grad: Float[Array, "E 128"], rows: Any, row: Array, tile: Tile) -> None:
+def _spread(channel: Array, windows_grad: Float[Array, "E 128"], rows: Any, step: Step) -> None:
     """Adds the gradient of a tile's windows to that of the rows; see `windows`."""
+    tile = step.tile
     number, size = tile.rows // tile.stacked, tile.stacked * tile.columns
     parts = windows_grad.reshape(number, -1, size, LANES)
     moved = [move(parts[:, i].reshape(-1, LANES), -m, tile) for i, m in enumerate(moves(tile))]
-    rows[channel, pl.ds(row, number)] += sum(moved[1:], moved[0]).reshape(number, size, LANES)
+    rows[channel, pl.ds(step.row, number)] += sum(moved[1:], moved[0]).reshape(number, size, LANES)

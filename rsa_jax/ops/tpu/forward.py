@@ -6,6 +6,7 @@ For each pixel, with the codes A and B = (H2ᵀ X^V)ᵀ and the context X = (X^V
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
-from rsa_jax.ops.tpu.operands import Operands, block_of_pixels, blocks
+from rsa_jax.ops.tpu.operands import Operands, block_of_pixels, blocks, cost
 from rsa_jax.ops.tpu.tiles import LANES, SUBLANES, VMEM, Tile
 
 # Channels whose codes are on the chip at a time: a register of queries.
@@ -52,7 +53,7 @@ def forward(operands: Operands, *, tile: Tile, interpret: bool) -> Float[Array, 
     per_latent = pltpu.VMEM((tile.pixels, problem.queries, problem.latent, LANES), wide)
     sums = pltpu.VMEM((GROUP, tile.pixels * max(problem.latent, problem.sums), LANES), wide)
     return pl.pallas_call(
-        functools.partial(_kernel, tile=tile),
+        functools.partial(_kernel, tile=tile, interpret=interpret),
         out_shape=jax.ShapeDtypeStruct(query.shape, query.dtype),
         grid=(query.shape[-1] // LANES, tile.across, tile.down),
         in_specs=[blocks(operands, tile)],
@@ -63,64 +64,112 @@ def forward(operands: Operands, *, tile: Tile, interpret: bool) -> Float[Array, 
         ),
         interpret=interpret,
         name="rsa_forward",
+        metadata=cost(query, tile, gradients=False),
     )(operands)
 
 
-def _kernel(operands: Operands, y_ref: Any, buffers: Buffers, *, tile: Tile) -> None:
+class Step(NamedTuple):
+    """A point of a kernel's grid.
+
+    Attributes:
+        tile: that is computed.
+        row: the first row of the map, or two, that its windows meet.
+        unroll: whether loops over channels and queries are written out: fast to run on a TPU, slow to compile.
+    """
+
+    tile: Tile
+    row: Array
+    unroll: bool
+
+    def for_groups(self, body: Callable[[Array], None]) -> None:
+        """Runs the body for the first channel of each group."""
+        groups = self.tile.problem.channels // GROUP
+        lax.fori_loop(0, groups, lambda group, _: body(pl.multiple_of(group * GROUP, GROUP)), None)
+
+    def for_channels(self, first: Array, body: Callable[[Array, Array], None]) -> None:
+        """Runs the body for each channel of a group: its number in the group, and of all."""
+        lax.fori_loop(0, GROUP, lambda i, _: body(i, first + i), None, unroll=self.unroll)
+
+    def for_pixels(self, body: Callable[[Array], None]) -> None:
+        """Runs the body for the number of each pixel of the tile."""
+        lax.fori_loop(0, self.tile.pixels, lambda p, _: body(p), None)
+
+    def for_queries(self, body: Callable[[Array, Any], Any], carry: Any = None) -> Any:
+        """Runs the body for the number of each query, and what the one before returned."""
+        return lax.fori_loop(0, self.tile.problem.queries, body, carry, unroll=self.unroll)
+
+
+def make_step(tile: Tile, interpret: bool) -> Step:
+    """The point of the grid at which a kernel runs; has to be asked outside of loops."""
+    return Step(tile, pl.program_id(2) * (tile.height // tile.stacked), unroll=not interpret)
+
+
+def _kernel(operands: Operands, y_ref: Any, buffers: Buffers, *, tile: Tile, interpret: bool) -> None:
     q, y, z, sums = buffers
-    row = pl.program_id(2) * (tile.height // tile.stacked)
+    step = make_step(tile, interpret)
     q[...] = operands.query[...].reshape(q.shape).astype(q.dtype)
     y[...] = jnp.zeros(y.shape, y.dtype)
     if operands.H1 is None:
         z[...] = q[...]
     else:
         z[...] = jnp.zeros(z.shape, z.dtype)
-        for_groups(tile, lambda first: _relate(first, row, operands, q, z, sums, tile))
-    for_groups(tile, lambda first: _aggregate(first, row, operands, z, y, sums, tile))
+        step.for_groups(lambda first: _relate(first, operands, q, z, sums, step))
+    step.for_groups(lambda first: _aggregate(first, operands, z, y, sums, step))
     y_ref[...] = y[...].reshape(y_ref.shape).astype(y_ref.dtype)
 
 
-def _relate(first: Array, row: Array, operands: Operands, q: Any, z: Any, sums: Any, tile: Tile) -> None:
+def _relate(first: Array, operands: Operands, q: Any, z: Any, sums: Any, step: Step) -> None:
     """Adds what a group of channels contributes to the latent kernels."""
-    outputs = tile.pixels * tile.problem.latent
-    for i in range(GROUP):
-        sums[i, :outputs] = matrix_product(operands.H1[first + i], windows(operands.key, first + i, row, tile))
+    outputs = pl.ds(0, step.tile.pixels * step.tile.problem.latent)
+
+    def channel(i: Array, c: Array) -> None:
+        sums[i, outputs] = matrix_product(operands.H1[c], windows(operands.key, c, step))
 
     def pixel(p: Array) -> None:
-        own = latent_rows(p, tile)
+        own = latent_rows(p, step.tile)
         codes = [sums[i, own] + operands.P1[first + i] for i in range(GROUP)]
-        for query in range(tile.problem.queries):
+
+        def add(query: Array, _: None) -> None:
             rows = q[p, query, pl.ds(first, GROUP)]
             z[p, query] += sum(rows[i : i + 1] * codes[i] for i in range(GROUP))
 
-    for_pixels(tile, pixel)
+        step.for_queries(add)
+
+    step.for_channels(first, channel)
+    step.for_pixels(pixel)
 
 
-def _aggregate(first: Array, row: Array, operands: Operands, z: Any, y: Any, sums: Any, tile: Tile) -> None:
+def _aggregate(first: Array, operands: Operands, z: Any, y: Any, sums: Any, step: Step) -> None:
     """Adds what a group of channels of the value contributes to the results."""
-    for i in range(GROUP):
-        outputs = tile.pixels * tile.problem.sums
-        sums[i, :outputs] = matrix_product(operands.H2G[...], windows(operands.value, first + i, row, tile))
+    outputs = pl.ds(0, step.tile.pixels * step.tile.problem.sums)
+
+    def channel(i: Array, c: Array) -> None:
+        sums[i, outputs] = matrix_product(operands.H2G[...], windows(operands.value, c, step))
 
     def pixel(p: Array) -> None:
-        codes = [sums[i, latent_rows(p, tile)] for i in range(GROUP)]
+        codes = [sums[i, latent_rows(p, step.tile)] for i in range(GROUP)]
         contexts = []
         if operands.identity is not None:
-            contexts = [sums[i, context_rows(p, tile)] + operands.identity[first + i] for i in range(GROUP)]
-        for query in range(tile.problem.queries):
+            contexts = [sums[i, context_rows(p, step.tile)] + operands.identity[first + i] for i in range(GROUP)]
+
+        def add(query: Array, _: None) -> None:
             u = [jnp.sum(z[p, query] * code, axis=0, keepdims=True) for code in codes]
             if contexts:
                 y[p, query] += sum(u[i] * contexts[i] for i in range(GROUP))
             else:
                 y[p, query, pl.ds(first, GROUP)] = jnp.concatenate(u)
 
-    for_pixels(tile, pixel)
+        step.for_queries(add)
+
+    step.for_channels(first, channel)
+    step.for_pixels(pixel)
 
 
-def windows(rows: Any, channel: Array, row: Array, tile: Tile) -> Float[Array, "E 128"]:
-    """The windows of a tile, of one channel; `row` is the first that they meet."""
+def windows(rows: Any, channel: Array, step: Step) -> Float[Array, "E 128"]:
+    """The windows of a tile, of one channel."""
+    tile = step.tile
     number, size = tile.rows // tile.stacked, tile.stacked * tile.columns
-    x = rows[channel, pl.ds(row, number)].reshape(-1, LANES)
+    x = rows[channel, pl.ds(step.row, number)].reshape(-1, LANES)
     moved = [move(x, m, tile) for m in moves(tile)]
     return jnp.concatenate([y[i * size : (i + 1) * size] for i in range(number) for y in moved])
 
@@ -157,13 +206,3 @@ def context_rows(p: Array, tile: Tile) -> Any:
     """Where the context of a pixel lies among the sums over its tile's windows."""
     size = tile.problem.channels
     return pl.ds(pl.multiple_of(tile.pixels * tile.problem.latent + p * size, SUBLANES), size)
-
-
-def for_groups(tile: Tile, body: Any) -> None:
-    """Runs the body for the first channel of each group."""
-    lax.fori_loop(0, tile.problem.channels // GROUP, lambda group, _: body(pl.multiple_of(group * GROUP, GROUP)), None)
-
-
-def for_pixels(tile: Tile, body: Any) -> None:
-    """Runs the body for the number of each pixel of a tile."""
-    lax.fori_loop(0, tile.pixels, lambda p, _: body(p), None)

@@ -181,3 +181,8 @@ def block_of_rows(x: Any) -> pl.BlockSpec | None:
 def whole(x: Any) -> pl.BlockSpec | None:
     """All of an array, which stays on the chip."""
     return None if x is None else pl.BlockSpec(x.shape, lambda *_: (0,) * x.ndim, pipeline_mode=pl.Buffered(1))
+
+
+def cost(query: Float[Array, "H W L c F"], tile: Tile, *, gradients: bool) -> dict[str, str]:
+    """What a kernel says of itself in a compiled program, under the name of the compiler's estimates of all else."""
+    return {"estimated_cycles": str(round(query.shape[-1] // LANES * tile.cycles(gradients=gradients)))}

@@ -8,7 +8,7 @@ from rsa_jax.ops.windows import KernelSize
 
 # A register: rows, and what each of them holds. A matrix unit takes matrices of LANES x LANES.
 SUBLANES, LANES = 8, 128
-MATRIX_UNITS = 4
+MATRIX_UNITS, VECTOR_UNITS = 4, 4
 # Bytes on a chip beside its memory. v5e and v6e have 128 MiB; the compiler wants some of it.
 VMEM = 100 * 2**20
 
@@ -122,24 +122,31 @@ class Tile:
             weights += problem.channels * round_up(codes, LANES) * round_up(self.entries, LANES)
         return LANES * (2 * moved + wide * (kept + 2 * offsets)) + (2 * itemsize + wide) * weights
 
-    def cycles(self) -> float:
-        """A rough count of the cycles that transform and gradients take, for 128 frames; see benchmarks/tiles.py."""
+    def cycles(self, *, gradients: bool) -> float:
+        """About the cycles that one of the two kernels takes for 128 frames, on a v5e.
+
+        Fitted to the bundles of kernels that the compiler wrote: benchmarks/tiles.py.
+        """
         problem = self.problem
         codes, sums = self.pixels * problem.latent * problem.relation, self.pixels * problem.sums
-
-        def passes(rows: int, inner: int, columns: int) -> int:
-            # Weights have to be loaded, 128 cycles of them, whatever the number of rows.
-            return max(rows, LANES) * -(-inner // LANES) * -(-columns // LANES)
-
-        matrix = 0
-        for outputs in (codes, sums):
-            if outputs:
-                matrix += 2 * passes(outputs, self.entries, LANES)  # the transform, and again for the gradients
-                matrix += passes(self.entries, outputs, LANES) + passes(self.entries, LANES, outputs)
-        registers = (8 * problem.latent + 6 * problem.channels) / SUBLANES + 20
-        vector = self.pixels * problem.queries * registers
-        each = problem.channels * (matrix / MATRIX_UNITS + vector) + 3000
-        return self.across * self.down * each
+        # Products of matrices, in passes of rows through the units, and what loading a matrix takes beyond them.
+        passes, loads = 0, 0
+        for outputs in filter(None, (codes, sums)):
+            inner = -(-self.entries // LANES)
+            passes += inner * outputs
+            loads += inner * max(0, LANES - outputs)
+            if gradients:
+                passes += self.entries * 2 * -(-outputs // LANES)
+        latent, channels = problem.latent / SUBLANES, problem.channels / SUBLANES
+        # Of each query and channel: products of registers, added up, and sums over a register's rows.
+        products = 2 * latent * problem.relation + 2 * latent + 2 * channels * problem.context
+        reductions = 1
+        if gradients:
+            products += 4 * latent + 2 * channels * problem.context + 4 * latent * problem.relation
+            reductions += problem.relation + problem.context
+        vector = self.pixels * problem.queries * (1.2 / VECTOR_UNITS * products + 2 * reductions)
+        each = passes / MATRIX_UNITS + 1.7 * loads / MATRIX_UNITS + vector
+        return self.across * self.down * problem.channels * each
 
 
 def round_up(number: int, multiple: int) -> int:
@@ -150,7 +157,7 @@ def round_up(number: int, multiple: int) -> int:
 def choose_tile(problem: Problem) -> Tile | None:
     """The tile that costs least; None if not even one pixel's windows and weights fit on the chip."""
     fitting = [tile for tile in _candidates(problem) if tile.vmem() <= VMEM]
-    return min(fitting, key=Tile.cycles, default=None)
+    return min(fitting, key=lambda tile: tile.cycles(gradients=False) + tile.cycles(gradients=True), default=None)
 
 
 def _candidates(problem: Problem) -> Iterator[Tile]:
