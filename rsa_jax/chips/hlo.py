@@ -158,7 +158,9 @@ class Program:
         return []
 
     def _operation(self, around: Mapping[str, _Instruction], instruction: _Instruction, trips: int) -> Operation:
-        cycles = re.search(r'"estimated_cycles":"?(\d+)', instruction.rest)
+        # What takes a kernel's results apart repeats what the kernel says of itself.
+        free = instruction.kind in _FREE
+        cycles = None if free else re.search(r'"estimated_cycles":"?(\d+)', instruction.rest)
         source = re.search(r'op_name="([^"]*)"', instruction.rest)
         return Operation(
             instruction.name,

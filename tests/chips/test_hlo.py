@@ -123,3 +123,16 @@ def test_exchanges_in_fusions_and_branches_are_found():
     """The start of a gathering has its operand beside its result."""
     whole = 32 * 128 * 4
     assert Program(HIDDEN).collectives() == [("all-gather", 1, whole), ("all-to-all", 1, whole)]
+
+
+def test_a_kernel_says_its_own_cycles():
+    """Its compiler breaks lines there, and repeats it where the results are taken apart."""
+    said = 'frontend_attributes={kernel_metadata={\n"estimated_cycles":"300"\n}}'
+    program = Program(
+        "ENTRY %main (a: f32[8,128]) -> f32[8,128] {\n"
+        "  %a = f32[8,128]{1,0} parameter(0)\n"
+        f'  %rsa = (f32[8,128]{{1,0}}, f32[8]{{0}}) custom-call(%a), custom_call_target="tpu_custom_call", {said}\n'
+        f"  ROOT %y = f32[8,128]{{1,0}} get-tuple-element(%rsa), index=0, {said}\n"
+        "}"
+    )
+    assert program.cycles() == 300
