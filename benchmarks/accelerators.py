@@ -69,7 +69,8 @@ def update(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowered:
     clips = jax.ShapeDtypeStruct(shape, jnp.dtype(config.model.dtype), sharding=split_batch(mesh))
     label = jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=split_batch(mesh))
     step = with_precision(make_update(_define(config, mesh), optimizer, config), config.matmul_precision)
-    return jax.jit(step, donate_argnums=0).lower(state, clips, label)
+    options = ops.compiler_options(mesh.devices.flat[0].platform)
+    return jax.jit(step, donate_argnums=0, compiler_options=options).lower(state, clips, label)
 
 
 def train_step(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowered:
@@ -96,7 +97,8 @@ def textbook(mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
 def layer(mesh: jax.sharding.Mesh, transform: str, channels: int, side: int, gradients: bool) -> jax.stages.Lowered:
     """One layer as the network has it; with the gradients of input and parameters."""
     config = make_config(**{"model.transform": transform, "model.batch_norm_clips": 0})
-    config.model.implementation = ops.preferred(mesh.devices.flat[0].platform)
+    platform = mesh.devices.flat[0].platform
+    config.model.implementation = ops.preferred(platform)
 
     def make() -> nnx.Module:
         factory = transform_factory(config.model, nnx.Rngs(0))
@@ -113,7 +115,7 @@ def layer(mesh: jax.sharding.Mesh, transform: str, channels: int, side: int, gra
 
     x = jax.ShapeDtypeStruct((CLIPS, FRAMES, side, side, channels), jnp.bfloat16)
     function = jax.grad(loss, argnums=(0, 1)) if gradients else forward
-    return jax.jit(function).lower(*_whole((params, x), mesh))
+    return jax.jit(function, compiler_options=ops.compiler_options(platform)).lower(*_whole((params, x), mesh))
 
 
 def _convolution(config: ConfigDict, channels: int) -> nnx.Module:

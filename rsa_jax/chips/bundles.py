@@ -8,7 +8,7 @@ DUMP = "--xla_jf_dump_to={directory} --xla_jf_dump_llo_text=true"
 
 # A bundle with its address; LB is the first of a loop's body.
 _BUNDLE = re.compile(r"^\s*(?:0x[0-9a-f]+|0)\s+(LB|LH|LE|PB|PF|CT)?\s*: ")
-# Where a loop ends: a number of trips is compared, perhaps bundles earlier, and the branch back is taken if not reached.
+# The end of a loop: trips are compared with their number, perhaps bundles earlier, and a branch leads back.
 _EXIT = re.compile(r"(%p\w+) = scmp\.ge\.s32\.totalorder (?:\(\S+\), )?%\w+, (\d+) /\* loop exit test \*/")
 _BRANCH = re.compile(r"sbr\.rel \(!(%p\w+)\)")
 # The loop over the grid moves data in a step more at either end.

@@ -11,16 +11,17 @@ LB: loop body
    0x1 LB: > { %s2 = smov 0 }
    0x2 LB: >> { %s3 = smov 0 }
    0x3 LB: >>> { %p6 = scmp.ge.s32.totalorder %s5_s1, 4 /* loop exit test */ }
-   0x4   : >>> { %p7 = scmp.ge.s32.totalorder (%p6), %s4_s2, 3 /* loop exit test */ ;;  %8 = sbr.rel (!%p6) target = $region2 }
-   0x5   : > { %9 = sbr.rel (!%p7) target = $region1 }
-   0x6 PF: > { %p9 = scmp.ge.s32.totalorder %s6_s1, 7 /* loop exit test */ }
-   0x7   : > { %10 = sbr.rel (!%p9) target = $region0 }
-   0x8   :  { %11 = vsyncpa 1 }
+   0x4   : >>> { %p7 = scmp.ge.s32.totalorder (%p6), %s4_s2, 3 /* loop exit test */ }
+   0x5   : >>> { %8 = sbr.rel (!%p6) target = $region2 }
+   0x6   : > { %9 = sbr.rel (!%p7) target = $region1 }
+   0x7 PF: > { %p9 = scmp.ge.s32.totalorder %s6_s1, 7 /* loop exit test */ }
+   0x8   : > { %10 = sbr.rel (!%p9) target = $region0 }
+   0x9   :  { %11 = vsyncpa 1 }
 """
 
 
 def test_bundles_times_trips():
-    assert kernel_cycles(TEXT) == 1 + 5 * (1 + 3 * (1 + 4 * 2 + 1) + 2) + 1
+    assert kernel_cycles(TEXT) == 1 + 5 * (1 + 3 * (1 + 4 * 3 + 1) + 2) + 1
 
 
 def test_a_loop_that_runs_as_long_as_it_likes():

@@ -22,7 +22,7 @@ from tests.tiny import FAST_COMPILATION
 def draw(seed, shape, kernel_size, latent, kernel="V+R", context="V+R", dtype="float32"):
     """Query, key, value and weights of a transform."""
     rng = np.random.default_rng(seed)
-    *others, queries, channels = shape
+    *others, _, channels = shape
     positions = int(np.prod(kernel_size))
 
     def array(*sizes, scale=1.0):
