@@ -108,7 +108,8 @@ def attend(
 
 def l2_normalize(x: Float[Array, "B T H W *L C"], *, implementation: str | None = None) -> Float[Array, "B T H W *L C"]:
     """x / sqrt(Σ x² + 1e-6) over the channels; the sum is taken in float32 or better."""
-    return run({"xla": xla.l2_normalize, "cpu": cpu.l2_normalize}, implementation, x)
+    table: Table = {"xla": xla.l2_normalize, "cpu": cpu.l2_normalize, "tpu": tpu.l2_normalize}
+    return run(table, implementation, x)
 
 
 def linear(

@@ -8,6 +8,7 @@ transform.py  the operation
 Differentiable in reverse mode alone. On other platforms the kernels are interpreted, for tests.
 """
 
+from rsa_jax.ops.tpu.normalization import l2_normalize
 from rsa_jax.ops.tpu.transform import rsa
 
-__all__ = ["rsa"]
+__all__ = ["l2_normalize", "rsa"]
