@@ -97,8 +97,8 @@ def textbook(mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
 def layer(mesh: jax.sharding.Mesh, transform: str, channels: int, side: int, gradients: bool) -> jax.stages.Lowered:
     """One layer as the network has it; with the gradients of input and parameters."""
     config = make_config(**{"model.transform": transform, "model.batch_norm_clips": 0})
-    platform = mesh.devices.flat[0].platform
-    config.model.implementation = ops.preferred(platform)
+    device = mesh.devices.flat[0]
+    config.model.implementation = ops.preferred(device)
 
     def make() -> nnx.Module:
         factory = transform_factory(config.model, nnx.Rngs(0))
@@ -115,7 +115,7 @@ def layer(mesh: jax.sharding.Mesh, transform: str, channels: int, side: int, gra
 
     x = jax.ShapeDtypeStruct((CLIPS, FRAMES, side, side, channels), jnp.bfloat16)
     function = jax.grad(loss, argnums=(0, 1)) if gradients else forward
-    return jax.jit(function, compiler_options=ops.compiler_options(platform)).lower(*_whole((params, x), mesh))
+    return jax.jit(function, compiler_options=ops.compiler_options(device.platform)).lower(*_whole((params, x), mesh))
 
 
 def _convolution(config: ConfigDict, channels: int) -> nnx.Module:
@@ -187,7 +187,7 @@ def _whole(tree: Any, mesh: jax.sharding.Mesh) -> Any:
 
 
 def _define(config: ConfigDict, mesh: jax.sharding.Mesh) -> ModelDefinition:
-    return define_model(config.model, mesh.devices.flat[0].platform)
+    return define_model(config.model, mesh.devices.flat[0])
 
 
 def _optimizer(config: ConfigDict) -> optax.GradientTransformation:

@@ -37,7 +37,7 @@ def make_program(
     optimizer = make_optimizer(config.optimizer, schedule)
     init = jax.jit(lambda: create_state(config, optimizer))
     update = jax.jit(
-        make_update(define_model(config.model, jax.default_backend()), optimizer, config),
+        make_update(define_model(config.model, jax.devices()[0]), optimizer, config),
         donate_argnums=0,
         compiler_options=ops.compiler_options(jax.default_backend()),
     )

@@ -3,8 +3,9 @@
 operations.py   the operations; choice.py chooses how they are computed
 equations.py    the paper's equations at one position or many; reference.py, on a map
 conv.py         the transform through grouped convolutions
-xla/            plain JAX, for GPUs and TPUs
+xla/            plain JAX, for GPUs, and for what the others do not have
 cpu/            for CPUs
+tpu/            kernels for TPUs
 devices.py      devices that share a batch
 """
 

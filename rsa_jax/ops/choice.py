@@ -13,16 +13,21 @@ from rsa_jax.ops import cpu
 IMPLEMENTATIONS = ("reference", "conv", "xla", "cpu", "tpu")
 
 # What a platform gets of an operation that has it; all others get "xla". By benchmarks/transform.py and train_step.py.
-PREFERRED = {"cpu": "cpu", "tpu": "tpu"}
+PREFERRED = {"cpu": "cpu"}
+# On the chips of these TPUs there is no room for the kernels' windows and weights (16 MiB). All others have "tpu", by
+# benchmarks/accelerators.py. A choice that is left open does not know which TPU it will be.
+SMALL_TPUS = ("TPU v2", "TPU v3", "TPU v4", "TPU v4 lite")
 
 
 # Implementations of an operation, by name; "xla" is among them.
 Table = Mapping[str, Callable[..., Any]]
 
 
-def preferred(platform: str) -> str:
-    """The implementation that operations have on a platform: "cpu", "tpu", "gpu" as devices call it, or "cuda"."""
-    return PREFERRED.get("cuda" if platform == "gpu" else platform, "xla")
+def preferred(device: jax.Device) -> str:
+    """The name of the implementation that suits a device, which need not be at hand."""
+    if device.platform == "tpu":
+        return "xla" if device.device_kind in SMALL_TPUS else "tpu"
+    return PREFERRED.get(device.platform, "xla")
 
 
 def check_implementation(name: str | None) -> None:

@@ -2,7 +2,7 @@
 
 `implementation` is None for the one that suits the platform the program is compiled for, or a name: see
 `choice.IMPLEMENTATIONS`. An operation that has no implementation of that name takes "xla". Those named "xla", "conv"
-and "reference" are differentiable in forward and reverse mode, "cpu" and None in reverse mode alone.
+and "reference" are differentiable in forward and reverse mode, "cpu", "tpu" and None in reverse mode alone.
 """
 
 from jaxtyping import Array, Float

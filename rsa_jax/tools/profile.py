@@ -98,13 +98,13 @@ def profile(config: ConfigDict) -> list[LayerCost]:
     return costs
 
 
-def saved_bytes(config: ConfigDict, platform: str) -> int:
-    """Size of what a training step keeps of one clip for its backward pass, as JAX hands it over, on a platform.
+def saved_bytes(config: ConfigDict, device: jax.Device) -> int:
+    """Size of what a training step keeps of one clip for its backward pass, as JAX hands it over, on a device.
 
     XLA may compute some of it again instead. Parameters do not count.
     """
     model = _changed(config.model, batch_norm_clips=0)
-    graph = define_model(model, platform).train
+    graph = define_model(model, device).train
 
     def forward(params: PyTree, batch_stats: PyTree, clip: jax.Array) -> Any:
         def logits(params: PyTree) -> jax.Array:
@@ -179,7 +179,7 @@ def _first_line(error: Exception) -> str:
 
 def measure_layers(config: ConfigDict, costs: Sequence[LayerCost]) -> list[Seconds]:
     """Times of every layer alone for one clip; layers of one kind, shape and size are measured once."""
-    model = blank_model(with_implementation(config.model, jax.default_backend()))
+    model = blank_model(with_implementation(config.model, jax.devices()[0]))
     layers: dict[str, Any] = {layer_name(path): layer for path, layer in _layers(model)}
     measured: dict[tuple, Seconds] = {}
     for cost in costs:
@@ -192,7 +192,7 @@ def measure_layers(config: ConfigDict, costs: Sequence[LayerCost]) -> list[Secon
 
 def measure_network(config: ConfigDict) -> Seconds:
     """Times of the whole network for one clip, without dropout and stochastic depth."""
-    model = blank_model(with_implementation(config.model, jax.default_backend()))
+    model = blank_model(with_implementation(config.model, jax.devices()[0]))
     model.eval()
     return _measure(model, jnp.ones(_clip(config).shape), config.matmul_precision)
 
@@ -295,17 +295,16 @@ def main(argv: list[str]) -> None:
     parameters, multiply_adds = sum(c.parameters for c in costs) / 1e6, sum(c.multiply_adds for c in costs) / 1e9
     print(f"\n{parameters:.3f} M parameters, {multiply_adds:.3f} G multiply-adds")
     chip = CHIPS[TARGET.value] if TARGET.value else None
-    platform = chip.platform if chip else jax.default_backend()
-    print(f"{saved_bytes(config, platform) / MIB:.4g} MiB kept for the backward pass")
-    if times:
-        network, device = measure_network(config), jax.devices()[0].device_kind
-        print(f"The whole network on {device}: forward {network.forward:.3g} s, with gradients {network.both:.3g} s")
-    if chip:
-        try:
-            for line in fitting(config, chip):
-                print(line, flush=True)
-        except (RuntimeError, ValueError) as error:
-            raise SystemExit(f"{type(error).__name__}: {error}") from error
+    try:
+        device = chip.mesh().devices.flat[0] if chip else jax.devices()[0]
+        print(f"{saved_bytes(config, device) / MIB:.4g} MiB kept for the backward pass")
+        if times:
+            network, kind = measure_network(config), jax.devices()[0].device_kind
+            print(f"The whole network on {kind}: forward {network.forward:.3g} s, with gradients {network.both:.3g} s")
+        for line in fitting(config, chip) if chip else ():
+            print(line, flush=True)
+    except (RuntimeError, ValueError) as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from error
 
 
 if __name__ == "__main__":

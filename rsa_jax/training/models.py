@@ -192,4 +192,4 @@ def load_model(workdir: Path, checkpoint: str = "best") -> TSNResNet:
         state = checkpoints.restore(abstract, checkpoints.find(checkpoint))
     finally:
         checkpoints.close()
-    return merge_model(define_model(config.model, jax.default_backend()).eval, state.params, state.batch_stats)
+    return merge_model(define_model(config.model, jax.devices()[0]).eval, state.params, state.batch_stats)

@@ -41,9 +41,7 @@ class Predictor:
         self._views = Views.of(config)
         self._arrays = split_model(load_model(workdir, checkpoint))
         self._predict = jax.jit(
-            with_precision(
-                make_predict(define_model(config.model, jax.default_backend()), config), config.matmul_precision
-            )
+            with_precision(make_predict(define_model(config.model, jax.devices()[0]), config), config.matmul_precision)
         )
         self.class_names = all_class_names(dataset["class_names"], config.model.num_classes)
         self.reading = Reading(

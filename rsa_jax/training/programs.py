@@ -57,7 +57,7 @@ def lower_train_step(config: ConfigDict, mesh: jax.sharding.Mesh, frame_size: tu
     """
     schedule = make_schedule(config.optimizer, epochs=config.epochs, steps_per_epoch=1000)
     optimizer = make_optimizer(config.optimizer, schedule)
-    model = define_model(config.model, mesh.devices.flat[0].platform)
+    model = define_model(config.model, mesh.devices.flat[0])
     state = abstract_state(lambda: create_state(config, optimizer), mesh)
     step = jit_train_step(model, optimizer, schedule, config, (), mesh)
     return step.lower(state, abstract_batch(config, frame_size))

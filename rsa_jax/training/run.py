@@ -149,7 +149,7 @@ def make_run(config: ConfigDict) -> Run:
     schedule = make_schedule(config.optimizer, epochs=config.epochs, steps_per_epoch=steps_per_epoch)
     optimizer = make_optimizer(config.optimizer, schedule)
     mesh = make_mesh()
-    model = define_model(config.model, mesh.devices.flat[0].platform)
+    model = define_model(config.model, mesh.devices.flat[0])
     whole = replicated(mesh)
     apply_restart = make_restart(config.optimizer)
 

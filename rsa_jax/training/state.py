@@ -35,19 +35,19 @@ class ModelDefinition(NamedTuple):
     eval: nnx.GraphDef
 
 
-def define_model(config: ConfigDict, platform: str | None = None) -> ModelDefinition:
+def define_model(config: ConfigDict, device: jax.Device | None = None) -> ModelDefinition:
     """The definitions of `config.model`; computes nothing.
 
     Args:
         config: `model` of the configuration.
-        platform: on which the model will run, where that is known; see `ops.preferred`.
+        device: on which the model will run, or one of them, where that is known; see `ops.preferred`.
 
     Raises:
         ValueError: a field of the configuration is wrong.
     """
 
-    if platform:
-        config = with_implementation(config, platform)
+    if device is not None:
+        config = with_implementation(config, device)
 
     def define(mode: str) -> nnx.GraphDef:
         model = nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(0)))
@@ -57,10 +57,10 @@ def define_model(config: ConfigDict, platform: str | None = None) -> ModelDefini
     return ModelDefinition(define("train"), define("eval"))
 
 
-def with_implementation(config: ConfigDict, platform: str) -> ConfigDict:
-    """`model` of a configuration with the implementation of its operations named: by default that of the platform."""
+def with_implementation(config: ConfigDict, device: jax.Device) -> ConfigDict:
+    """`model` of a configuration with the implementation of its operations named: by default that of the device."""
     config = config.copy_and_resolve_references()
-    config.implementation = config.implementation or ops.preferred(platform)
+    config.implementation = config.implementation or ops.preferred(device)
     return config
 
 

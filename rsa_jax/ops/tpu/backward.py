@@ -26,7 +26,7 @@ from rsa_jax.ops.tpu.forward import (
     moves,
     windows,
 )
-from rsa_jax.ops.tpu.operands import Operands, block_of_pixels, block_of_rows, blocks, cost, whole
+from rsa_jax.ops.tpu.operands import Operands, block_of_pixels, block_of_results, block_of_rows, blocks, cost, whole
 from rsa_jax.ops.tpu.tiles import LANES, VMEM, Tile
 
 
@@ -40,6 +40,7 @@ class Buffers(NamedTuple):
         sums: over the windows of a group of channels, `8 P*(D+c) 128`.
         q_grad: gradient of the queries, `P L c 128`.
         y_grad: likewise, of the results.
+        ordered: likewise, as it is given, `P c*L 128`.
         z_grad: likewise, of the latent kernels.
         sums_grad: likewise, of the sums.
     """
@@ -50,28 +51,28 @@ class Buffers(NamedTuple):
     sums: Any
     q_grad: Any
     y_grad: Any
+    ordered: Any
     z_grad: Any
     sums_grad: Any
 
 
-def backward(operands: Operands, y_grad: Float[Array, "H W L c F"], *, tile: Tile, interpret: bool) -> Operands:
+def backward(operands: Operands, y_grad: Float[Array, "H W c*L F"], *, tile: Tile, interpret: bool) -> Operands:
     """The gradients of the operands, given that of the result; those of weights in float32 or better.
 
     Args:
         operands: see `Operands`.
-        y_grad: in their order.
+        y_grad: in the order of results.
         tile: that they were made for.
         interpret: True where the device is no TPU.
     """
     wide = jnp.promote_types(y_grad.dtype, jnp.float32)
     transposed = [None if x is None else jnp.swapaxes(x, -1, -2) for x in (operands.H1, operands.H2G)]
     shapes, specs = _results(operands, tile, wide)
-    block = block_of_pixels(tile)
     (grads,) = pl.pallas_call(
         functools.partial(_kernel, tile=tile, interpret=interpret),
         out_shape=(shapes,),
         grid=(y_grad.shape[-1] // LANES, tile.across, tile.down),
-        in_specs=[blocks(operands, tile), *map(whole, transposed), block],
+        in_specs=[blocks(operands, tile), *map(whole, transposed), block_of_results(tile)],
         out_specs=(specs,),
         scratch_shapes=[_buffers(tile, wide)],
         # In order: weights' gradients are added up on the chip.
@@ -119,6 +120,7 @@ def _buffers(tile: Tile, wide: Any) -> Buffers:
         sums=sums,
         q_grad=per_query if problem.relation else None,
         y_grad=per_query,
+        ordered=pltpu.VMEM((tile.pixels, problem.channels * problem.queries, LANES), wide),
         z_grad=per_latent,
         sums_grad=sums,
     )
@@ -147,7 +149,12 @@ def _kernel(
         _clear(grads.key, grads.value)
 
     b.q[...] = operands.query[...].reshape(b.q.shape).astype(b.q.dtype)
-    b.y_grad[...] = y_grad_ref[...].reshape(b.y_grad.shape).astype(b.y_grad.dtype)
+    b.ordered[...] = y_grad_ref[...].reshape(b.ordered.shape).astype(b.ordered.dtype)
+
+    def order(p: Array, query: Array, rows: Any) -> None:
+        b.y_grad[p, query] = b.ordered[p, rows]
+
+    step.for_results(order)
     _clear(b.z_grad)
     if operands.H1 is None:
         b.z[...] = b.q[...]

@@ -16,7 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
-from rsa_jax.ops.tpu.operands import Operands, block_of_pixels, blocks, cost
+from rsa_jax.ops.tpu.operands import Operands, block_of_results, blocks, cost
 from rsa_jax.ops.tpu.tiles import LANES, SUBLANES, VMEM, Tile
 
 # Channels whose codes are on the chip at a time: a register of queries.
@@ -29,17 +29,19 @@ class Buffers(NamedTuple):
     Attributes:
         q: queries, `P L c 128`.
         y: results, `P L c 128`.
+        ordered: results as they are given back, `P c*L 128`.
         z: kernels in latent form, `P L D 128`.
         sums: over the windows of a group of channels, `8 P*(D+c) 128`.
     """
 
     q: Any
     y: Any
+    ordered: Any
     z: Any
     sums: Any
 
 
-def forward(operands: Operands, *, tile: Tile, interpret: bool) -> Float[Array, "H W L c F"]:
+def forward(operands: Operands, *, tile: Tile, interpret: bool) -> Float[Array, "H W c*L F"]:
     """The transform by Eq. 12.
 
     Args:
@@ -50,15 +52,17 @@ def forward(operands: Operands, *, tile: Tile, interpret: bool) -> Float[Array, 
     query, problem = operands.query, tile.problem
     wide = jnp.promote_types(query.dtype, jnp.float32)
     per_query = pltpu.VMEM((tile.pixels, problem.queries, problem.channels, LANES), wide)
+    len_results = problem.channels * problem.queries
+    ordered = pltpu.VMEM((tile.pixels, len_results, LANES), wide)
     per_latent = pltpu.VMEM((tile.pixels, problem.queries, problem.latent, LANES), wide)
     sums = pltpu.VMEM((GROUP, tile.pixels * max(problem.latent, problem.sums), LANES), wide)
     return pl.pallas_call(
         functools.partial(_kernel, tile=tile, interpret=interpret),
-        out_shape=jax.ShapeDtypeStruct(query.shape, query.dtype),
+        out_shape=jax.ShapeDtypeStruct((*query.shape[:2], len_results, query.shape[-1]), query.dtype),
         grid=(query.shape[-1] // LANES, tile.across, tile.down),
         in_specs=[blocks(operands, tile)],
-        out_specs=block_of_pixels(tile),
-        scratch_shapes=[Buffers(q=per_query, y=per_query, z=per_latent, sums=sums)],
+        out_specs=block_of_results(tile),
+        scratch_shapes=[Buffers(q=per_query, y=per_query, ordered=ordered, z=per_latent, sums=sums)],
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "parallel", "arbitrary"), vmem_limit_bytes=VMEM
         ),
@@ -98,6 +102,15 @@ class Step(NamedTuple):
         """Runs the body for the number of each query, and what the one before returned."""
         return lax.fori_loop(0, self.tile.problem.queries, body, carry, unroll=self.unroll)
 
+    def for_results(self, body: Callable[[Array, Array, Any], None]) -> None:
+        """Runs the body for each pixel, query, and where its channels lie among the results of the pixel."""
+        queries, channels = self.tile.problem.queries, self.tile.problem.channels
+
+        def pixel(p: Array) -> None:
+            self.for_queries(lambda query, _: body(p, query, pl.ds(query, channels, stride=queries)))
+
+        self.for_pixels(pixel)
+
 
 def make_step(tile: Tile, interpret: bool) -> Step:
     """The point of the grid at which a kernel runs; has to be asked outside of loops."""
@@ -105,7 +118,7 @@ def make_step(tile: Tile, interpret: bool) -> Step:
 
 
 def _kernel(operands: Operands, y_ref: Any, buffers: Buffers, *, tile: Tile, interpret: bool) -> None:
-    q, y, z, sums = buffers
+    q, y, ordered, z, sums = buffers
     step = make_step(tile, interpret)
     q[...] = operands.query[...].reshape(q.shape).astype(q.dtype)
     y[...] = jnp.zeros(y.shape, y.dtype)
@@ -115,7 +128,12 @@ def _kernel(operands: Operands, y_ref: Any, buffers: Buffers, *, tile: Tile, int
         z[...] = jnp.zeros(z.shape, z.dtype)
         step.for_groups(lambda first: _relate(first, operands, q, z, sums, step))
     step.for_groups(lambda first: _aggregate(first, operands, z, y, sums, step))
-    y_ref[...] = y[...].reshape(y_ref.shape).astype(y_ref.dtype)
+
+    def order(p: Array, query: Array, rows: Any) -> None:
+        ordered[p, rows] = y[p, query]
+
+    step.for_results(order)
+    y_ref[...] = ordered[...].reshape(y_ref.shape).astype(y_ref.dtype)
 
 
 def _relate(first: Array, operands: Operands, q: Any, z: Any, sums: Any, step: Step) -> None:

@@ -78,9 +78,16 @@ def order_maps(maps: Maps, tile: Tile) -> tuple[Array, Array | None, Array]:
 
 
 def order_queries(x: Float[Array, "B T H W L C"], tile: Tile) -> Float[Array, "H W L c F"]:
-    """Queries, or what has their shape."""
+    """Queries of the operands."""
     x, problem = clips_on_lanes(x), tile.problem
     return fill(x, tile.down * tile.height, tile.across * tile.width, problem.queries, problem.channels, x.shape[-1])
+
+
+def order_results(y: Float[Array, "B T H W L C"], tile: Tile) -> Float[Array, "H W c*L F"]:
+    """Results, as the kernels have them: channel after channel, as the layer will have them, too."""
+    y, problem = clips_on_lanes(jnp.swapaxes(y, -1, -2)), tile.problem
+    y = fill(y, tile.down * tile.height, tile.across * tile.width, problem.channels, problem.queries, y.shape[-1])
+    return y.reshape(*y.shape[:2], -1, y.shape[-1])
 
 
 def order_weights(weights: RSAWeights, tile: Tile) -> tuple[Array | None, Array, Array | None, Array | None]:
@@ -103,14 +110,15 @@ def order_weights(weights: RSAWeights, tile: Tile) -> tuple[Array | None, Array,
     return banded(fill(H1, positions, channels, latent), tile), H2G, on_lanes(P1, latent), identity
 
 
-def output(y: Float[Array, "H W L c F"], shape: tuple[int, ...]) -> Float[Array, "B T H W L C"]:
-    """The transform's result in the usual order, without what was filled up."""
-    batch, frames, height, width, _, channels = shape
-    y = y[:height, :width, :, :channels]
+def output(y: Float[Array, "H W c*L F"], shape: tuple[int, ...]) -> Float[Array, "B T H W L C"]:
+    """The inverse of `order_results`, for a result of that shape."""
+    batch, frames, height, width, queries, channels = shape
+    y = y[:height, :width, : channels * queries]
     clips = LANES // frames
     if clips * frames < LANES:
         y = y.reshape(*y.shape[:-1], -1, LANES)[..., : clips * frames].reshape(*y.shape[:-1], -1)
-    return frames_first(y[..., : batch * frames], frames)
+    y = frames_first(y[..., : batch * frames], frames)
+    return jnp.swapaxes(y.reshape(*y.shape[:-1], channels, queries), -1, -2)
 
 
 def clips_on_lanes(x: Float[Array, "B T H W *N"]) -> Float[Array, "H W *N F"]:
@@ -171,11 +179,19 @@ def block_of_pixels(tile: Tile) -> pl.BlockSpec:
     return pl.BlockSpec(shape, lambda f, j, i: (i, j, 0, 0, f))
 
 
+def block_of_results(tile: Tile) -> pl.BlockSpec:
+    """A tile of `H W c*L F`."""
+    shape = (tile.height, tile.width, tile.problem.channels * tile.problem.queries, LANES)
+    return pl.BlockSpec(shape, lambda f, j, i: (i, j, 0, f))
+
+
 def block_of_rows(x: Any) -> pl.BlockSpec | None:
     """The rows that a column of tiles meets, of `c J across columns F`."""
     if x is None:
         return None
-    return pl.BlockSpec((*x.shape[:2], None, x.shape[3], LANES), lambda f, j, i: (0, 0, j, 0, f))
+    # They change so seldom that there is no need to fetch the next ones in advance.
+    shape = (*x.shape[:2], None, x.shape[3], LANES)
+    return pl.BlockSpec(shape, lambda f, j, i: (0, 0, j, 0, f), pipeline_mode=pl.Buffered(1))
 
 
 def whole(x: Any) -> pl.BlockSpec | None:

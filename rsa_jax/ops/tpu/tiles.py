@@ -9,8 +9,8 @@ from rsa_jax.ops.windows import KernelSize
 # A register: rows, and what each of them holds. A matrix unit takes matrices of LANES x LANES.
 SUBLANES, LANES = 8, 128
 MATRIX_UNITS, VECTOR_UNITS = 4, 4
-# Bytes on a chip beside its memory. v5e and v6e have 128 MiB; the compiler wants some of it.
-VMEM = 100 * 2**20
+# Bytes of a chip's own memory that a kernel may take. v5p and 7x have 64 MiB, v5e and v6e 128.
+VMEM = 60 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,16 +111,17 @@ class Tile:
         per_query = self.pixels * problem.queries * problem.channels
         per_latent = self.pixels * problem.queries * problem.latent
         codes, sums = self.pixels * problem.latent, self.pixels * problem.sums
-        # What a step takes from memory and gives back lies there twice.
-        moved = 3 * itemsize * per_query + parts * (itemsize + wide) * problem.channels * self.all_rows * self.columns
-        kept = 3 * per_query + 2 * per_latent + 2 * SUBLANES * max(codes, sums)
+        # What changes with every step lies there twice.
+        moved = 2 * 3 * itemsize * per_query
+        moved += parts * (itemsize + wide) * problem.channels * self.all_rows * self.columns
+        kept = 4 * per_query + 2 * per_latent + 2 * SUBLANES * max(codes, sums)
         offsets = problem.channels * problem.channels * problem.context
         weights = round_up(sums, LANES) * round_up(self.entries, LANES)
         if problem.relation:
             kept += problem.channels * codes
             offsets += problem.channels * problem.latent
             weights += problem.channels * round_up(codes, LANES) * round_up(self.entries, LANES)
-        return LANES * (2 * moved + wide * (kept + 2 * offsets)) + (2 * itemsize + wide) * weights
+        return LANES * (moved + wide * (kept + 2 * offsets)) + (2 * itemsize + wide) * weights
 
     def cycles(self, *, gradients: bool) -> float:
         """About the cycles that one of the two kernels takes for 128 frames, on a v5e.

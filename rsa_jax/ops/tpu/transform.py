@@ -19,7 +19,7 @@ from rsa_jax.ops.tpu.operands import (
     make_operands,
     make_problem,
     order_maps,
-    order_queries,
+    order_results,
     order_weights,
     output,
 )
@@ -67,7 +67,7 @@ def _forward(tile: Tile, maps: Maps, weights: RSAWeights) -> tuple[Array, tuple[
 
 def _backward(tile: Tile, arguments: tuple[Maps, RSAWeights], y_grad: Array) -> tuple[Maps, RSAWeights]:
     def gradients(maps: Maps, y_grad: Array, weights: RSAWeights) -> tuple[Maps, RSAWeights]:
-        grads = _on_platform(backward, tile, make_operands(maps, weights, tile), order_queries(y_grad, tile))
+        grads = _on_platform(backward, tile, make_operands(maps, weights, tile), order_results(y_grad, tile))
         of_maps = _pull_back(lambda maps: order_maps(maps, tile), maps, tuple(grads[:3]))
         of_weights = _pull_back(lambda weights: order_weights(weights, tile), weights, tuple(grads[3:]))
         return of_maps, jax.tree.map(lambda x: x[None], of_weights)
