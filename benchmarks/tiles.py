@@ -29,7 +29,7 @@ from rsa_jax.ops.equations import RSAWeights
 from rsa_jax.ops.tpu.backward import backward
 from rsa_jax.ops.tpu.forward import forward
 from rsa_jax.ops.tpu.operands import Maps, Operands, make_operands
-from rsa_jax.ops.tpu.tiles import LANES, Problem, Tile, choose_tile
+from rsa_jax.ops.tpu.tiles import LANES, Sizes, Tile, choose_tile
 
 QUERIES, KERNEL_SIZE = 8, (5, 7, 7)
 # Of the third stage, 14² x 256, one size at a time.
@@ -50,10 +50,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 TILES = ((1, 2), (1, 4), (2, 1), (2, 2))
 
 
-def stage(side: int, channels: int) -> Problem:
+def stage(side: int, channels: int) -> Sizes:
     """The transform of a layer of RSANet-R50."""
     width = channels // QUERIES
-    return Problem(FRAMES, side, side, KERNEL_SIZE, QUERIES, width, width, relation=True, context=True, itemsize=2)
+    return Sizes(FRAMES, side, side, KERNEL_SIZE, QUERIES, width, width, relation=True, context=True, itemsize=2)
 
 
 def programs() -> Iterator[tuple[str, Tile]]:
@@ -63,34 +63,34 @@ def programs() -> Iterator[tuple[str, Tile]]:
         assert tile is not None
         yield f"{side}² x {channels}", tile
     side, channels, _ = STAGES[2]
-    problem = stage(side, channels)
+    sizes = stage(side, channels)
     for height, width in TILES:
-        yield f"{side}² x {channels}, tiles of {height} x {width}", Tile(height, width, problem)
-    for name, sizes in VARIANTS.items():
-        tile = choose_tile(dataclasses.replace(problem, **sizes))
+        yield f"{side}² x {channels}, tiles of {height} x {width}", Tile(height, width, sizes)
+    for name, changed in VARIANTS.items():
+        tile = choose_tile(dataclasses.replace(sizes, **changed))
         assert tile is not None
         yield f"{side}² x {channels}, {name}", tile
 
 
 def abstract_operands(tile: Tile, chip: Chip) -> Operands:
     """Operands of as many clips as there are in the batch."""
-    problem = tile.problem
-    dtype = jnp.bfloat16 if problem.itemsize == 2 else jnp.float32
-    positions = problem.kernel_size[0] * problem.kernel_size[1] * problem.kernel_size[2]
+    sizes = tile.sizes
+    dtype = jnp.bfloat16 if sizes.itemsize == 2 else jnp.float32
+    positions = sizes.kernel_size[0] * sizes.kernel_size[1] * sizes.kernel_size[2]
 
     def array(shape: tuple[int, ...]) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype)
 
-    pixels = (CLIPS, problem.frames, problem.height, problem.width)
-    channels, latent = problem.channels, problem.latent if problem.relation else problem.channels
+    pixels = (CLIPS, sizes.frames, sizes.height, sizes.width)
+    channels, latent = sizes.channels, sizes.latent if sizes.relation else sizes.channels
     one = array((*pixels, channels))
-    maps = Maps(array((*pixels, problem.queries, channels)), one if problem.relation else None, one)
+    maps = Maps(array((*pixels, sizes.queries, channels)), one if sizes.relation else None, one)
     weights = RSAWeights(
         array((positions, latent)),
-        array((positions, channels, latent)) if problem.relation else None,
-        array((channels, latent)) if problem.relation else None,
-        array((positions, channels)) if problem.context else None,
-        array((channels, channels)) if problem.context else None,
+        array((positions, channels, latent)) if sizes.relation else None,
+        array((channels, latent)) if sizes.relation else None,
+        array((positions, channels)) if sizes.context else None,
+        array((channels, channels)) if sizes.context else None,
     )
     shapes = jax.eval_shape(functools.partial(make_operands, tile=tile), maps, weights)
     sharding = jax.NamedSharding(chip.mesh(), jax.P())
@@ -114,7 +114,7 @@ def measure(tile: Tile, chip: Chip, directory: Path) -> dict[str, Any]:
         ("backward", backward, (operands, results(operands))),
     ):
         program = functools.partial(function, tile=tile, interpret=False)
-        with jax.default_matmul_precision("float32" if tile.problem.itemsize == 4 else "bfloat16"):
+        with jax.default_matmul_precision("float32" if tile.sizes.itemsize == 4 else "bfloat16"):
             jax.jit(program).lower(*arrays).compile()
         bundles = kernel_cycles(bundles_of(directory, f"rsa_{name}"))
         result[name] = {"bundles": bundles, "model": blocks * tile.cycles(gradients=name == "backward")}

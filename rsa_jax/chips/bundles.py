@@ -16,7 +16,7 @@ _STEPS_AROUND = 2
 
 
 def kernel_cycles(text: str) -> int:
-    """Bundles times the trips of their loops. What stands under a condition is counted each time.
+    """Bundles times the trips of their loops. Predicated bundles are always counted.
 
     Args:
         text: of a file "...-final_bundles.txt".

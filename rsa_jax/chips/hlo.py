@@ -14,8 +14,8 @@ _COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "col
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _NAME = re.compile(r"^ +(?:ROOT )?%?([\w.\-]+) = ")
-# The compiler breaks lines in what a kernel says of itself.
-_KERNEL_METADATA = re.compile(r"\{\n([^{}]*)\n\}")
+# The compiler breaks lines in a kernel's metadata.
+_KERNEL_METADATA = re.compile(r"(kernel_metadata=\{)\n([^{}]*)\n(\})")
 _ARRAY = re.compile(r"\b(\w+)\[([\d,]*)\]")
 
 
@@ -26,7 +26,7 @@ class Operation(NamedTuple):
         name: in the program.
         kind: such as "fusion" or "convolution".
         result: its type, with its layout.
-        cycles: the TPU compiler's estimate, or a kernel's own; 0 of other compilers.
+        cycles: the TPU compiler's estimate, or that in a kernel's metadata; 0 of other compilers.
         traffic: bytes of operands and result.
         source: which operation of JAX it comes from.
     """
@@ -79,7 +79,7 @@ class Program:
     def __init__(self, text: str):
         self._computations: dict[str, dict[str, _Instruction]] = {}
         self._entry = ""
-        for line in _KERNEL_METADATA.sub(r"{\1}", text).splitlines():
+        for line in _KERNEL_METADATA.sub(r"\1\2\3", text).splitlines():
             if head := _COMPUTATION.match(line):
                 current = self._computations[head.group(2)] = {}
                 if head.group(1):
@@ -89,7 +89,7 @@ class Program:
         self._operations = list(self._executed(self._entry))
 
     def cycles(self) -> int:
-        """The TPU compiler's estimate of the whole program; of kernels, what they say of themselves."""
+        """The TPU compiler's estimate of the whole program; for kernels, the cycles in their metadata."""
         return sum(operation.cycles for operation in self._operations)
 
     def traffic(self) -> int:
@@ -158,7 +158,7 @@ class Program:
         return []
 
     def _operation(self, around: Mapping[str, _Instruction], instruction: _Instruction, trips: int) -> Operation:
-        # What takes a kernel's results apart repeats what the kernel says of itself.
+        # What takes a kernel's results apart repeats its metadata.
         free = instruction.kind in _FREE
         cycles = None if free else re.search(r'"estimated_cycles":"?(\d+)', instruction.rest)
         source = re.search(r'op_name="([^"]*)"', instruction.rest)

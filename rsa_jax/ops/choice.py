@@ -9,13 +9,14 @@ from jax import lax
 
 from rsa_jax.ops import cpu
 
-# "reference": as the paper writes it. "conv": through grouped convolutions. "xla": plain JAX. "cpu", "tpu": for these.
+# "reference": as the paper writes it. "conv": through grouped convolutions. "xla": plain JAX. "cpu" and "tpu": for
+# that platform.
 IMPLEMENTATIONS = ("reference", "conv", "xla", "cpu", "tpu")
 
 # What a platform gets of an operation that has it; all others get "xla". By benchmarks/transform.py and train_step.py.
 PREFERRED = {"cpu": "cpu"}
-# On the chips of these TPUs there is no room for the kernels' windows and weights (16 MiB). All others have "tpu", by
-# benchmarks/accelerators.py. A choice that is left open does not know which TPU it will be.
+# TPUs whose VMEM (16 MiB) has no room for the kernels' windows and weights. Others have "tpu", by the compiler's
+# estimates in benchmarks/accelerators.py. A choice that is left open does not know which TPU it will be.
 SMALL_TPUS = ("TPU v2", "TPU v3", "TPU v4", "TPU v4 lite")
 
 

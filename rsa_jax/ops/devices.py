@@ -21,27 +21,30 @@ def on_each_device(
     in_axes: Sequence[int | None],
     out_axes: int,
     clips: int,
-    check_vma: bool = True,
+    kernels: bool = False,
 ) -> Any:
     """function(*arrays), computed on each device for its clips.
 
-    XLA splits neither a kernel, nor a convolution with groups, nor an axis in which the frames come after the channels:
-    it would gather all frames on every device. Which devices there are, see `number_of_devices`.
+    XLA splits neither a convolution with groups nor an axis in which the frames come after the channels: it would
+    gather all frames on every device. Kernels it refuses to compile for several devices unless each is told what to do.
+    Which devices there are, see `number_of_devices`.
 
     Args:
         function: of clips that do not depend on each other.
         arrays: or trees of them.
         in_axes: of each, the axis of the clips; None for what they share.
         out_axes: likewise, of all results.
-        clips: their number. Where it is no multiple of the devices', it is left to XLA how they share the work.
-        check_vma: False for a function with kernels, of which JAX does not know what they share.
+        clips: their number. Where it is no multiple of the devices', XLA decides how they share the work; a function
+            with kernels is computed in whole on every device.
+        kernels: whether the function has Pallas kernels, whose outputs carry no replication information.
     """
-    devices = number_of_devices()
-    if devices == 1 or clips % devices or AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types:
+    devices, mesh = number_of_devices(), jax.sharding.get_abstract_mesh()
+    divisible = devices > 1 and clips % devices == 0
+    if AxisType.Manual in mesh.axis_types or not (divisible or (kernels and not mesh.empty and mesh.size > 1)):
         return function(*arrays)
 
     def split(axis: int | None) -> jax.P:
-        return jax.P() if axis is None else jax.P(*[None] * axis, BATCH_AXIS)
+        return jax.P(*[None] * axis, BATCH_AXIS) if divisible and axis is not None else jax.P()
 
     in_specs = tuple(map(split, in_axes))
-    return jax.shard_map(function, in_specs=in_specs, out_specs=split(out_axes), check_vma=check_vma)(*arrays)
+    return jax.shard_map(function, in_specs=in_specs, out_specs=split(out_axes), check_vma=not kernels)(*arrays)

@@ -129,6 +129,7 @@ def test_a_kernel_says_its_own_cycles():
     """Its compiler breaks lines there, and repeats it where the results are taken apart."""
     said = 'frontend_attributes={kernel_metadata={\n"estimated_cycles":"300"\n}}'
     program = Program(
+        "%add (p: f32[], q: f32[]) -> f32[] {\n  ROOT %r = f32[] add(%p, %q)\n}\n\n"
         "ENTRY %main (a: f32[8,128]) -> f32[8,128] {\n"
         "  %a = f32[8,128]{1,0} parameter(0)\n"
         f'  %rsa = (f32[8,128]{{1,0}}, f32[8]{{0}}) custom-call(%a), custom_call_target="tpu_custom_call", {said}\n'

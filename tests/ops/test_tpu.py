@@ -15,7 +15,7 @@ import pytest
 from rsa_jax import ops
 from rsa_jax.ops.equations import RSAWeights
 from rsa_jax.ops.tpu import transform
-from rsa_jax.ops.tpu.tiles import LANES, VMEM, Problem, Tile, choose_tile
+from rsa_jax.ops.tpu.tiles import LANES, VMEM, Sizes, Tile, choose_tile
 from tests.tiny import FAST_COMPILATION
 
 
@@ -112,13 +112,15 @@ def test_what_is_left_to_plain_jax():
     assert not kernels((*maps, weights._replace(H2=None)), (3, 1, 1))
     many_frames = draw(0, (1, LANES + 1, 1, 1, 1, 2), (3, 1, 1), 2)
     assert not kernels(many_frames, (3, 1, 1))
+    half = jax.tree.map(lambda x: x.astype(jnp.float16), decomposed)
+    assert not kernels(half, (3, 1, 1))
 
 
 PUBLISHED = [(56, 8), (28, 16), (14, 32), (7, 64)]
 
 
 def published(side, channels):
-    return Problem(16, side, side, (5, 7, 7), 8, channels, channels, relation=True, context=True, itemsize=2)
+    return Sizes(16, side, side, (5, 7, 7), 8, channels, channels, relation=True, context=True, itemsize=2)
 
 
 @pytest.mark.parametrize(("side", "channels"), PUBLISHED)
@@ -135,11 +137,11 @@ def test_no_tile_where_the_weights_alone_exceed_the_chip():
 
 
 def test_the_cost_grows_with_map_channels_and_window():
-    problem = published(14, 32)
-    cost = choose_tile(problem).cycles(gradients=True)
+    sizes = published(14, 32)
+    cost = choose_tile(sizes).cycles(gradients=True)
     for larger in ({"height": 28}, {"channels": 64}, {"latent": 64}, {"queries": 16}, {"kernel_size": (5, 11, 11)}):
-        assert choose_tile(dataclasses.replace(problem, **larger)).cycles(gradients=True) > cost
-    assert choose_tile(problem).cycles(gradients=False) < cost
+        assert choose_tile(dataclasses.replace(sizes, **larger)).cycles(gradients=True) > cost
+    assert choose_tile(sizes).cycles(gradients=False) < cost
 
 
 CODE = """
@@ -169,14 +171,25 @@ with jax.set_mesh(mesh):
 errors = jax.tree.map(lambda a, b: float(np.max(np.abs(a - b)) / np.max(np.abs(b))), actual, expected)
 pattern = r" (all-\\w[\\w-]*|collective-[\\w-]+|reduce-scatter)\\("
 exchanges = [sorted(set(re.findall(pattern, program.as_text()))) for program in (forward, both)]
-print(json.dumps([max(jax.tree.leaves(errors)), *exchanges]))
+
+def lowered_for_a_tpu(axes, clips):
+    *maps, weights = draw(0, (clips, 2, 2, 3, 2, 3), (3, 3, 1), 2)
+    mesh = jax.make_mesh(tuple(axes.values()), tuple(axes), axis_types=(jax.sharding.AxisType.Auto,) * len(axes))
+    with jax.set_mesh(mesh):
+        text = jax.jit(gradients).trace(maps, weights).lower(lowering_platforms=("tpu",)).as_text()
+    return text.count("tpu_custom_call")
+
+cases = ({"data": 8}, 8), ({"data": 8}, 3), ({"data": 2, "model": 4}, 4), ({"model": 8}, 4)
+kernels = [lowered_for_a_tpu(*case) for case in cases]
+print(json.dumps([kernels, max(jax.tree.leaves(errors)), *exchanges]))
 """
 
 
 def test_eight_devices_only_add_up_gradients_of_weights():
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     output = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=True)
-    error, forward, both = json.loads(output.stdout)
+    kernels, error, forward, both = json.loads(output.stdout)
+    assert kernels == [2, 2, 2, 2]
     assert error < 1e-5
     assert forward == []
     assert both == ["all-reduce"]

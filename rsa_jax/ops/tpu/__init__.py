@@ -1,11 +1,11 @@
-"""Kernels for TPUs, of the operations for which they were found to cost less than what XLA makes of "xla".
+"""Pallas kernels for the operations that cost less by them than by XLA's code, as the compiler estimates it.
 
 tiles.py      the pixels that are computed at a time
 operands.py   arrays in the order that the kernels take
 forward.py    the transform of a tile; backward.py, its gradients
 transform.py  the operation
 
-Differentiable in reverse mode alone. On other platforms the kernels are interpreted, for tests.
+Differentiable in reverse mode only. On other platforms the kernels are interpreted, for tests.
 """
 
 from rsa_jax.ops.tpu.normalization import l2_normalize

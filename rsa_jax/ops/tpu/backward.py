@@ -22,8 +22,8 @@ from rsa_jax.ops.tpu.forward import (
     latent_rows,
     make_step,
     matrix_product,
-    move,
-    moves,
+    shift,
+    shifts,
     windows,
 )
 from rsa_jax.ops.tpu.operands import Operands, block_of_pixels, block_of_results, block_of_rows, blocks, cost, whole
@@ -62,7 +62,7 @@ def backward(operands: Operands, y_grad: Float[Array, "H W c*L F"], *, tile: Til
     Args:
         operands: see `Operands`.
         y_grad: in the order of results.
-        tile: that they were made for.
+        tile: the tile that the operands were made for.
         interpret: True where the device is no TPU.
     """
     wide = jnp.promote_types(y_grad.dtype, jnp.float32)
@@ -109,18 +109,18 @@ def _results(operands: Operands, tile: Tile, wide: Any) -> tuple[Operands, Opera
 
 
 def _buffers(tile: Tile, wide: Any) -> Buffers:
-    problem = tile.problem
-    per_query = pltpu.VMEM((tile.pixels, problem.queries, problem.channels, LANES), wide)
-    per_latent = pltpu.VMEM((tile.pixels, problem.queries, problem.latent, LANES), wide)
-    sums = pltpu.VMEM((GROUP, tile.pixels * max(problem.latent, problem.sums), LANES), wide)
+    sizes = tile.sizes
+    per_query = pltpu.VMEM((tile.pixels, sizes.queries, sizes.channels, LANES), wide)
+    per_latent = pltpu.VMEM((tile.pixels, sizes.queries, sizes.latent, LANES), wide)
+    sums = pltpu.VMEM((GROUP, tile.pixels * max(sizes.latent, sizes.sums), LANES), wide)
     return Buffers(
         q=per_query,
         z=per_latent,
-        codes=pltpu.VMEM((problem.channels, tile.pixels * problem.latent, LANES), wide) if problem.relation else None,
+        codes=pltpu.VMEM((sizes.channels, tile.pixels * sizes.latent, LANES), wide) if sizes.relation else None,
         sums=sums,
-        q_grad=per_query if problem.relation else None,
+        q_grad=per_query if sizes.relation else None,
         y_grad=per_query,
-        ordered=pltpu.VMEM((tile.pixels, problem.channels * problem.queries, LANES), wide),
+        ordered=pltpu.VMEM((tile.pixels, sizes.channels * sizes.queries, LANES), wide),
         z_grad=per_latent,
         sums_grad=sums,
     )
@@ -199,7 +199,7 @@ def _relate(first: Array, operands: Operands, b: Buffers, step: Step) -> None:
 
 def _aggregate(first: Array, operands: Operands, H2GT: Any, grads: Operands, b: Buffers, step: Step) -> None:
     """Gradients of a group of channels of the value, of what it is multiplied by, and of the latent kernels."""
-    outputs = pl.ds(0, step.tile.pixels * step.tile.problem.sums)
+    outputs = pl.ds(0, step.tile.pixels * step.tile.sizes.sums)
 
     def channel(i: Array, c: Array) -> None:
         b.sums[i, outputs] = matrix_product(operands.H2G[...], windows(operands.value, c, step))
@@ -247,7 +247,7 @@ def _aggregate_pixel(p: Array, i: Array, c: Array, operands: Operands, grads: Op
 
 def _relate_backwards(first: Array, operands: Operands, H1T: Any, grads: Operands, b: Buffers, step: Step) -> None:
     """Gradients of a group of channels of query and key, and of their weights."""
-    outputs = pl.ds(0, step.tile.pixels * step.tile.problem.latent)
+    outputs = pl.ds(0, step.tile.pixels * step.tile.sizes.latent)
 
     def pixel(p: Array) -> None:
         step.for_channels(first, lambda i, c: pixel_and_channel(p, i, c))
@@ -285,5 +285,5 @@ def _spread(channel: Array, windows_grad: Float[Array, "E 128"], rows: Any, step
     tile = step.tile
     number, size = tile.rows // tile.stacked, tile.stacked * tile.columns
     parts = windows_grad.reshape(number, -1, size, LANES)
-    moved = [move(parts[:, i].reshape(-1, LANES), -m, tile) for i, m in enumerate(moves(tile))]
-    rows[channel, pl.ds(step.row, number)] += sum(moved[1:], moved[0]).reshape(number, size, LANES)
+    shifted = [shift(parts[:, i].reshape(-1, LANES), -m, tile) for i, m in enumerate(shifts(tile))]
+    rows[channel, pl.ds(step.row, number)] += sum(shifted[1:], shifted[0]).reshape(number, size, LANES)

@@ -1,4 +1,4 @@
-"""The transform of a tile of pixels. Nothing but query, windows, weights and result touches the chip's memory.
+"""The transform of a tile of pixels. Only query, key, value, weights and result pass through HBM.
 
 For each pixel, with the codes A and B = (H2ᵀ X^V)ᵀ and the context X = (X^V)ᵀ G of one channel at a time:
 
@@ -46,16 +46,16 @@ def forward(operands: Operands, *, tile: Tile, interpret: bool) -> Float[Array, 
 
     Args:
         operands: see `Operands`.
-        tile: that they were made for.
+        tile: the tile that the operands were made for.
         interpret: True where the device is no TPU.
     """
-    query, problem = operands.query, tile.problem
+    query, sizes = operands.query, tile.sizes
     wide = jnp.promote_types(query.dtype, jnp.float32)
-    per_query = pltpu.VMEM((tile.pixels, problem.queries, problem.channels, LANES), wide)
-    len_results = problem.channels * problem.queries
+    per_query = pltpu.VMEM((tile.pixels, sizes.queries, sizes.channels, LANES), wide)
+    len_results = sizes.channels * sizes.queries
     ordered = pltpu.VMEM((tile.pixels, len_results, LANES), wide)
-    per_latent = pltpu.VMEM((tile.pixels, problem.queries, problem.latent, LANES), wide)
-    sums = pltpu.VMEM((GROUP, tile.pixels * max(problem.latent, problem.sums), LANES), wide)
+    per_latent = pltpu.VMEM((tile.pixels, sizes.queries, sizes.latent, LANES), wide)
+    sums = pltpu.VMEM((GROUP, tile.pixels * max(sizes.latent, sizes.sums), LANES), wide)
     return pl.pallas_call(
         functools.partial(_kernel, tile=tile, interpret=interpret),
         out_shape=jax.ShapeDtypeStruct((*query.shape[:2], len_results, query.shape[-1]), query.dtype),
@@ -76,8 +76,8 @@ class Step(NamedTuple):
     """A point of a kernel's grid.
 
     Attributes:
-        tile: that is computed.
-        row: the first row of the map, or two, that its windows meet.
+        tile: the tile computed.
+        row: index of the first row, or stack of two, that the tile's windows meet.
         unroll: whether loops over channels and queries are written out: fast to run on a TPU, slow to compile.
     """
 
@@ -87,24 +87,24 @@ class Step(NamedTuple):
 
     def for_groups(self, body: Callable[[Array], None]) -> None:
         """Runs the body for the first channel of each group."""
-        groups = self.tile.problem.channels // GROUP
+        groups = self.tile.sizes.channels // GROUP
         lax.fori_loop(0, groups, lambda group, _: body(pl.multiple_of(group * GROUP, GROUP)), None)
 
     def for_channels(self, first: Array, body: Callable[[Array, Array], None]) -> None:
-        """Runs the body for each channel of a group: its number in the group, and of all."""
+        """Runs the body for each channel of a group: its index in the group, and among all."""
         lax.fori_loop(0, GROUP, lambda i, _: body(i, first + i), None, unroll=self.unroll)
 
     def for_pixels(self, body: Callable[[Array], None]) -> None:
-        """Runs the body for the number of each pixel of the tile."""
+        """Runs the body for each pixel's index."""
         lax.fori_loop(0, self.tile.pixels, lambda p, _: body(p), None)
 
     def for_queries(self, body: Callable[[Array, Any], Any], carry: Any = None) -> Any:
-        """Runs the body for the number of each query, and what the one before returned."""
-        return lax.fori_loop(0, self.tile.problem.queries, body, carry, unroll=self.unroll)
+        """Runs the body for each query's index and the carry."""
+        return lax.fori_loop(0, self.tile.sizes.queries, body, carry, unroll=self.unroll)
 
     def for_results(self, body: Callable[[Array, Array, Any], None]) -> None:
         """Runs the body for each pixel, query, and where its channels lie among the results of the pixel."""
-        queries, channels = self.tile.problem.queries, self.tile.problem.channels
+        queries, channels = self.tile.sizes.queries, self.tile.sizes.channels
 
         def pixel(p: Array) -> None:
             self.for_queries(lambda query, _: body(p, query, pl.ds(query, channels, stride=queries)))
@@ -138,7 +138,7 @@ def _kernel(operands: Operands, y_ref: Any, buffers: Buffers, *, tile: Tile, int
 
 def _relate(first: Array, operands: Operands, q: Any, z: Any, sums: Any, step: Step) -> None:
     """Adds what a group of channels contributes to the latent kernels."""
-    outputs = pl.ds(0, step.tile.pixels * step.tile.problem.latent)
+    outputs = pl.ds(0, step.tile.pixels * step.tile.sizes.latent)
 
     def channel(i: Array, c: Array) -> None:
         sums[i, outputs] = matrix_product(operands.H1[c], windows(operands.key, c, step))
@@ -159,7 +159,7 @@ def _relate(first: Array, operands: Operands, q: Any, z: Any, sums: Any, step: S
 
 def _aggregate(first: Array, operands: Operands, z: Any, y: Any, sums: Any, step: Step) -> None:
     """Adds what a group of channels of the value contributes to the results."""
-    outputs = pl.ds(0, step.tile.pixels * step.tile.problem.sums)
+    outputs = pl.ds(0, step.tile.pixels * step.tile.sizes.sums)
 
     def channel(i: Array, c: Array) -> None:
         sums[i, outputs] = matrix_product(operands.H2G[...], windows(operands.value, c, step))
@@ -188,23 +188,23 @@ def windows(rows: Any, channel: Array, step: Step) -> Float[Array, "E 128"]:
     tile = step.tile
     number, size = tile.rows // tile.stacked, tile.stacked * tile.columns
     x = rows[channel, pl.ds(step.row, number)].reshape(-1, LANES)
-    moved = [move(x, m, tile) for m in moves(tile)]
-    return jnp.concatenate([y[i * size : (i + 1) * size] for i in range(number) for y in moved])
+    shifted = [shift(x, m, tile) for m in shifts(tile)]
+    return jnp.concatenate([y[i * size : (i + 1) * size] for i in range(number) for y in shifted])
 
 
-def moves(tile: Tile) -> range:
+def shifts(tile: Tile) -> range:
     """Frames of a window, seen from its middle."""
-    reach = tile.problem.kernel_size[0] // 2
+    reach = tile.sizes.kernel_size[0] // 2
     return range(-reach, reach + 1)
 
 
-def move(x: Float[Array, "N 128"], frames: int, tile: Tile) -> Float[Array, "N 128"]:
+def shift(x: Float[Array, "N 128"], frames: int, tile: Tile) -> Float[Array, "N 128"]:
     """x at so many frames later, and 0 where the clip has none. Transposed by -frames."""
     if not frames:
         return x
     packed = pltpu.bitcast(x, jnp.uint32) if x.dtype.itemsize == 2 else x
-    frame = lax.broadcasted_iota(jnp.int32, packed.shape, 1) % tile.problem.frames + frames
-    inside = (frame >= 0) & (frame < tile.problem.frames)
+    frame = lax.broadcasted_iota(jnp.int32, packed.shape, 1) % tile.sizes.frames + frames
+    inside = (frame >= 0) & (frame < tile.sizes.frames)
     packed = jnp.where(inside, pltpu.roll(packed, -frames % LANES, 1), jnp.zeros_like(packed))
     return pltpu.bitcast(packed, x.dtype) if x.dtype.itemsize == 2 else packed
 
@@ -216,11 +216,11 @@ def matrix_product(a: Float[Array, "M K"], b: Float[Array, "K N"]) -> Float[Arra
 
 def latent_rows(p: Array, tile: Tile) -> Any:
     """Where the code of a pixel lies among the sums over its tile's windows."""
-    size = tile.problem.latent
+    size = tile.sizes.latent
     return pl.ds(pl.multiple_of(p * size, SUBLANES), size)
 
 
 def context_rows(p: Array, tile: Tile) -> Any:
     """Where the context of a pixel lies among the sums over its tile's windows."""
-    size = tile.problem.channels
-    return pl.ds(pl.multiple_of(tile.pixels * tile.problem.latent + p * size, SUBLANES), size)
+    size = tile.sizes.channels
+    return pl.ds(pl.multiple_of(tile.pixels * tile.sizes.latent + p * size, SUBLANES), size)

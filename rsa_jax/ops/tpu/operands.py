@@ -8,21 +8,23 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
 from rsa_jax.ops.equations import RSAWeights
-from rsa_jax.ops.tpu.tiles import LANES, SUBLANES, Problem, Tile, round_up
+from rsa_jax.ops.tpu.tiles import LANES, SUBLANES, Sizes, Tile, round_up
 from rsa_jax.ops.windows import KernelSize
 from rsa_jax.ops.xla.frames import frames_first, frames_last
 
 
 class Operands(NamedTuple):
-    """What both kernels take; parts that the transform does not have are None. Or one thing about each.
+    """Arrays that both kernels take. Parts that the transform does not have are None.
+
+    The same tuple holds their shapes, their block specifications and their gradients.
 
     F is the number of frames; c, D and it are rounded up to whole registers. P is the number of pixels of a tile, J
     that of the rows of the map and around it, E that of the entries of a tile's windows.
 
     Attributes:
         query: of each pixel, `H W L c F`.
-        key: of each row and tile across, the columns that its windows meet, `c J across columns F`. Of two rows, where
-            they share a register.
+        key: of each row and tile across, the columns that its windows meet, `c J across columns F`. Two rows are
+            stacked where they share a register: `c J/2 across 2*columns F`.
         value: likewise.
         H1: matrices from a tile's windows to A, `c P*D E`.
         H2G: the matrix from a tile's windows to H2ᵀ X^V, and below it to the relational context, `P*D+P*c E`.
@@ -39,11 +41,11 @@ class Operands(NamedTuple):
     identity: Any
 
 
-def make_problem(query: Float[Array, "B T H W L C"], weights: RSAWeights, kernel_size: KernelSize) -> Problem:
+def make_sizes(query: Float[Array, "B T H W L C"], weights: RSAWeights, kernel_size: KernelSize) -> Sizes:
     """The sizes of a transform; of weights that are decomposed."""
     assert weights.H2 is not None
     _, frames, height, width, queries, channels = query.shape
-    return Problem(
+    return Sizes(
         frames,
         height,
         width,
@@ -79,14 +81,14 @@ def order_maps(maps: Maps, tile: Tile) -> tuple[Array, Array | None, Array]:
 
 def order_queries(x: Float[Array, "B T H W L C"], tile: Tile) -> Float[Array, "H W L c F"]:
     """Queries of the operands."""
-    x, problem = clips_on_lanes(x), tile.problem
-    return fill(x, tile.down * tile.height, tile.across * tile.width, problem.queries, problem.channels, x.shape[-1])
+    x, sizes = clips_on_lanes(x), tile.sizes
+    return fill(x, tile.down * tile.height, tile.across * tile.width, sizes.queries, sizes.channels, x.shape[-1])
 
 
 def order_results(y: Float[Array, "B T H W L C"], tile: Tile) -> Float[Array, "H W c*L F"]:
     """Results, as the kernels have them: channel after channel, as the layer will have them, too."""
-    y, problem = clips_on_lanes(jnp.swapaxes(y, -1, -2)), tile.problem
-    y = fill(y, tile.down * tile.height, tile.across * tile.width, problem.channels, problem.queries, y.shape[-1])
+    y, sizes = clips_on_lanes(jnp.swapaxes(y, -1, -2)), tile.sizes
+    y = fill(y, tile.down * tile.height, tile.across * tile.width, sizes.channels, sizes.queries, y.shape[-1])
     return y.reshape(*y.shape[:2], -1, y.shape[-1])
 
 
@@ -94,7 +96,7 @@ def order_weights(weights: RSAWeights, tile: Tile) -> tuple[Array | None, Array,
     """H1, H2G, P1 and identity of the operands; linear in the weights, whose H1 has entries of every channel."""
     H2, H1, P1, G, identity = weights
     assert H2 is not None
-    positions, channels, latent = len(H2), tile.problem.channels, tile.problem.latent
+    positions, channels, latent = len(H2), tile.sizes.channels, tile.sizes.latent
 
     def on_lanes(x: Float[Array, "C D"] | None, outputs: int) -> Float[Array, "c D 128"]:
         wide = jnp.promote_types(H2.dtype, jnp.float32)
@@ -139,12 +141,12 @@ def fill(x: Float[Array, "*N"], *sizes: int) -> Float[Array, "*N"]:
 
 
 def rows_of_windows(x: Float[Array, "B T H W C"], tile: Tile) -> Float[Array, "c J across columns F"]:
-    """Of each row and each tile across: the columns that its windows meet."""
-    _, rows, columns = tile.problem.kernel_size
+    """Columns of each row that the windows of each tile across meet."""
+    _, rows, columns = tile.sizes.kernel_size
     x = clips_on_lanes(x).transpose(2, 0, 1, 3)
     below = tile.all_rows - rows // 2 - x.shape[1]
     right = (tile.across - 1) * tile.width + tile.columns - columns // 2 - x.shape[2]
-    x = jnp.pad(x, [(0, tile.problem.channels - len(x)), (rows // 2, below), (columns // 2, right), (0, 0)])
+    x = jnp.pad(x, [(0, tile.sizes.channels - len(x)), (rows // 2, below), (columns // 2, right), (0, 0)])
     starts = range(0, tile.across * tile.width, tile.width)
     x = jnp.stack([x[:, :, i : i + tile.columns] for i in starts], axis=2)
     channels, number, _, _, frames = x.shape
@@ -154,7 +156,7 @@ def rows_of_windows(x: Float[Array, "B T H W C"], tile: Tile) -> Float[Array, "c
 
 def banded(weights: Float[Array, "M G E"], tile: Tile) -> Float[Array, "G pixels*E entries"]:
     """Matrices that take a tile's windows to the sums of each pixel."""
-    moves, rows, columns = tile.problem.kernel_size
+    moves, rows, columns = tile.sizes.kernel_size
     groups, outputs = weights.shape[1:]
     # Which row and column of a tile's windows is which of a pixel's window.
     row, y = np.ogrid[: tile.rows, : tile.height]
@@ -175,13 +177,13 @@ def blocks(operands: Operands, tile: Tile) -> Operands:
 
 def block_of_pixels(tile: Tile) -> pl.BlockSpec:
     """A tile of `H W L c F`."""
-    shape = (tile.height, tile.width, tile.problem.queries, tile.problem.channels, LANES)
+    shape = (tile.height, tile.width, tile.sizes.queries, tile.sizes.channels, LANES)
     return pl.BlockSpec(shape, lambda f, j, i: (i, j, 0, 0, f))
 
 
 def block_of_results(tile: Tile) -> pl.BlockSpec:
     """A tile of `H W c*L F`."""
-    shape = (tile.height, tile.width, tile.problem.channels * tile.problem.queries, LANES)
+    shape = (tile.height, tile.width, tile.sizes.channels * tile.sizes.queries, LANES)
     return pl.BlockSpec(shape, lambda f, j, i: (i, j, 0, f))
 
 
@@ -200,5 +202,5 @@ def whole(x: Any) -> pl.BlockSpec | None:
 
 
 def cost(query: Float[Array, "H W L c F"], tile: Tile, *, gradients: bool) -> dict[str, str]:
-    """What a kernel says of itself in a compiled program, under the name of the compiler's estimates of all else."""
+    """Metadata with a kernel's estimated cycles, under the key that XLA uses for its own estimates."""
     return {"estimated_cycles": str(round(query.shape[-1] // LANES * tile.cycles(gradients=gradients)))}

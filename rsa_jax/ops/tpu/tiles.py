@@ -9,12 +9,12 @@ from rsa_jax.ops.windows import KernelSize
 # A register: rows, and what each of them holds. A matrix unit takes matrices of LANES x LANES.
 SUBLANES, LANES = 8, 128
 MATRIX_UNITS, VECTOR_UNITS = 4, 4
-# Bytes of a chip's own memory that a kernel may take. v5p and 7x have 64 MiB, v5e and v6e 128.
+# VMEM that a kernel may take, bytes. v5p and 7x have 64 MiB, v5e and v6e 128.
 VMEM = 60 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
-class Problem:
+class Sizes:
     """The sizes that a tile has to suit.
 
     Attributes:
@@ -55,12 +55,12 @@ class Tile:
 
     Attributes:
         height, width: in pixels.
-        problem: that it is for.
+        sizes: of the transform it is for.
     """
 
     height: int
     width: int
-    problem: Problem
+    sizes: Sizes
 
     @property
     def pixels(self) -> int:
@@ -70,28 +70,28 @@ class Tile:
     @property
     def down(self) -> int:
         """Tiles from top to bottom."""
-        return -(-self.problem.height // self.height)
+        return -(-self.sizes.height // self.height)
 
     @property
     def across(self) -> int:
         """Tiles from left to right."""
-        return -(-self.problem.width // self.width)
+        return -(-self.sizes.width // self.width)
 
     @property
     def stacked(self) -> int:
         """Rows of the map that share a register: two, where numbers are packed in pairs and rows come in pairs."""
-        return 2 if self.problem.itemsize == 2 and self.height % 2 == 0 else 1
+        return 2 if self.sizes.itemsize == 2 and self.height % 2 == 0 else 1
 
     @property
     def columns(self) -> int:
         """Columns of the map that its windows meet, in whole registers."""
-        packed = SUBLANES * max(1, 4 // self.problem.itemsize)
-        return round_up(self.width + self.problem.kernel_size[2] - 1, packed // self.stacked)
+        packed = SUBLANES * max(1, 4 // self.sizes.itemsize)
+        return round_up(self.width + self.sizes.kernel_size[2] - 1, packed // self.stacked)
 
     @property
     def rows(self) -> int:
         """Rows of the map that its windows meet."""
-        return self.height + self.problem.kernel_size[1] - 1
+        return self.height + self.sizes.kernel_size[1] - 1
 
     @property
     def all_rows(self) -> int:
@@ -101,35 +101,36 @@ class Tile:
     @property
     def entries(self) -> int:
         """Entries of its windows."""
-        return self.rows * self.problem.kernel_size[0] * self.columns
+        return self.rows * self.sizes.kernel_size[0] * self.columns
 
     def vmem(self) -> int:
-        """Bytes that the gradients' kernel holds on the chip; the transform's needs less."""
-        problem, itemsize = self.problem, self.problem.itemsize
+        """Bytes of VMEM that the gradients' kernel takes; the transform's needs less."""
+        sizes, itemsize = self.sizes, self.sizes.itemsize
         wide = max(4, itemsize)
-        parts = 1 + problem.relation  # value, and key
-        per_query = self.pixels * problem.queries * problem.channels
-        per_latent = self.pixels * problem.queries * problem.latent
-        codes, sums = self.pixels * problem.latent, self.pixels * problem.sums
+        parts = 1 + sizes.relation  # value, and key
+        per_query = self.pixels * sizes.queries * sizes.channels
+        per_latent = self.pixels * sizes.queries * sizes.latent
+        codes, sums = self.pixels * sizes.latent, self.pixels * sizes.sums
         # What changes with every step lies there twice.
-        moved = 2 * 3 * itemsize * per_query
-        moved += parts * (itemsize + wide) * problem.channels * self.all_rows * self.columns
+        pipelined = 2 * 3 * itemsize * per_query
+        pipelined += parts * (itemsize + wide) * sizes.channels * self.all_rows * self.columns
         kept = 4 * per_query + 2 * per_latent + 2 * SUBLANES * max(codes, sums)
-        offsets = problem.channels * problem.channels * problem.context
+        offsets = sizes.channels * sizes.channels * sizes.context
         weights = round_up(sums, LANES) * round_up(self.entries, LANES)
-        if problem.relation:
-            kept += problem.channels * codes
-            offsets += problem.channels * problem.latent
-            weights += problem.channels * round_up(codes, LANES) * round_up(self.entries, LANES)
-        return LANES * (moved + wide * (kept + 2 * offsets)) + (2 * itemsize + wide) * weights
+        if sizes.relation:
+            kept += sizes.channels * codes
+            offsets += sizes.channels * sizes.latent
+            weights += sizes.channels * round_up(codes, LANES) * round_up(self.entries, LANES)
+        return LANES * (pipelined + wide * (kept + 2 * offsets)) + (2 * itemsize + wide) * weights
 
     def cycles(self, *, gradients: bool) -> float:
-        """About the cycles that one of the two kernels takes for 128 frames, on a v5e.
+        """Estimated cycles of one of the two kernels for 128 frames, on a v5e.
 
-        Fitted to the bundles of kernels that the compiler wrote: benchmarks/tiles.py.
+        Fitted to the compiler's bundles, from which it differs by up to a quarter, by 3 % for the published layers:
+        benchmarks/tiles.py.
         """
-        problem = self.problem
-        codes, sums = self.pixels * problem.latent * problem.relation, self.pixels * problem.sums
+        sizes = self.sizes
+        codes, sums = self.pixels * sizes.latent * sizes.relation, self.pixels * sizes.sums
         # Products of matrices, in passes of rows through the units, and what loading a matrix takes beyond them.
         passes, loads = 0, 0
         for outputs in filter(None, (codes, sums)):
@@ -138,16 +139,16 @@ class Tile:
             loads += inner * max(0, LANES - outputs)
             if gradients:
                 passes += self.entries * 2 * -(-outputs // LANES)
-        latent, channels = problem.latent / SUBLANES, problem.channels / SUBLANES
+        latent, channels = sizes.latent / SUBLANES, sizes.channels / SUBLANES
         # Of each query and channel: products of registers, added up, and sums over a register's rows.
-        products = 2 * latent * problem.relation + 2 * latent + 2 * channels * problem.context
+        products = 2 * latent * sizes.relation + 2 * latent + 2 * channels * sizes.context
         reductions = 1
         if gradients:
-            products += 4 * latent + 2 * channels * problem.context + 4 * latent * problem.relation
-            reductions += problem.relation + problem.context
-        vector = self.pixels * problem.queries * (1.2 / VECTOR_UNITS * products + 2 * reductions)
+            products += 4 * latent + 2 * channels * sizes.context + 4 * latent * sizes.relation
+            reductions += sizes.relation + sizes.context
+        vector = self.pixels * sizes.queries * (1.2 / VECTOR_UNITS * products + 2 * reductions)
         each = passes / MATRIX_UNITS + 1.7 * loads / MATRIX_UNITS + vector
-        return self.across * self.down * problem.channels * each
+        return self.across * self.down * sizes.channels * each
 
 
 def round_up(number: int, multiple: int) -> int:
@@ -155,15 +156,15 @@ def round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
-def choose_tile(problem: Problem) -> Tile | None:
+def choose_tile(sizes: Sizes) -> Tile | None:
     """The tile that costs least; None if not even one pixel's windows and weights fit on the chip."""
-    fitting = [tile for tile in _candidates(problem) if tile.vmem() <= VMEM]
+    fitting = [tile for tile in _candidates(sizes) if tile.vmem() <= VMEM]
     return min(fitting, key=lambda tile: tile.cycles(gradients=False) + tile.cycles(gradients=True), default=None)
 
 
-def _candidates(problem: Problem) -> Iterator[Tile]:
+def _candidates(sizes: Sizes) -> Iterator[Tile]:
     for height in (1, 2, 4):
-        for across in range(1, problem.width + 1):
-            width = math.ceil(problem.width / across)
-            if height <= problem.height and math.ceil(problem.width / width) == across:
-                yield Tile(height, width, problem)
+        for across in range(1, sizes.width + 1):
+            width = math.ceil(sizes.width / across)
+            if height <= sizes.height and math.ceil(sizes.width / width) == across:
+                yield Tile(height, width, sizes)

@@ -17,7 +17,7 @@ from rsa_jax.ops.tpu.forward import forward
 from rsa_jax.ops.tpu.operands import (
     Maps,
     make_operands,
-    make_problem,
+    make_sizes,
     order_maps,
     order_results,
     order_weights,
@@ -25,6 +25,8 @@ from rsa_jax.ops.tpu.operands import (
 )
 from rsa_jax.ops.tpu.tiles import LANES, Tile, choose_tile
 from rsa_jax.ops.windows import KernelSize
+
+TYPES = {jnp.dtype(name) for name in ("bfloat16", "float32", "float64")}
 
 
 def rsa(
@@ -35,14 +37,15 @@ def rsa(
     *,
     kernel_size: KernelSize,
 ) -> Float[Array, "B T H W L C"]:
-    """Eq. 12 in one kernel, and its gradients in another; of both, the arguments are all that is kept.
+    """Eq. 12 in one kernel, and its gradients in another. Only the arguments are kept for them.
 
-    Weights that are not decomposed, such as are too large for the chip, and clips of more frames than there are lanes
-    are left to plain JAX.
+    Falls back to plain JAX for undecomposed weights, for weights too large for VMEM, for clips of more than 128 frames,
+    and for types other than bfloat16 and float32 (float64 where the kernels are interpreted), or several at once.
     """
     tile = None
-    if weights.H2 is not None and query.shape[1] <= LANES:
-        tile = choose_tile(make_problem(query, weights, kernel_size))
+    types = {x.dtype for x in jax.tree.leaves((query, key, value, weights))}
+    if weights.H2 is not None and query.shape[1] <= LANES and len(types) == 1 and types <= TYPES:
+        tile = choose_tile(make_sizes(query, weights, kernel_size))
     if tile is None:
         return xla.rsa(query, key, value, weights, kernel_size=kernel_size)
     if weights.H1 is None:
@@ -56,9 +59,7 @@ def _rsa(tile: Tile, maps: Maps, weights: RSAWeights) -> Float[Array, "B T H W L
     def transform(maps: Maps, weights: RSAWeights) -> Array:
         return output(_on_platform(forward, tile, make_operands(maps, weights, tile)), maps.query.shape)
 
-    return on_each_device(
-        transform, maps, weights, in_axes=(0, None), out_axes=0, clips=len(maps.query), check_vma=False
-    )
+    return on_each_device(transform, maps, weights, in_axes=(0, None), out_axes=0, clips=len(maps.query), kernels=True)
 
 
 def _forward(tile: Tile, maps: Maps, weights: RSAWeights) -> tuple[Array, tuple[Maps, RSAWeights]]:
@@ -68,17 +69,17 @@ def _forward(tile: Tile, maps: Maps, weights: RSAWeights) -> tuple[Array, tuple[
 def _backward(tile: Tile, arguments: tuple[Maps, RSAWeights], y_grad: Array) -> tuple[Maps, RSAWeights]:
     def gradients(maps: Maps, y_grad: Array, weights: RSAWeights) -> tuple[Maps, RSAWeights]:
         grads = _on_platform(backward, tile, make_operands(maps, weights, tile), order_results(y_grad, tile))
-        of_maps = _pull_back(lambda maps: order_maps(maps, tile), maps, tuple(grads[:3]))
-        of_weights = _pull_back(lambda weights: order_weights(weights, tile), weights, tuple(grads[3:]))
-        return of_maps, jax.tree.map(lambda x: x[None], of_weights)
+        map_grads = _pull_back(lambda maps: order_maps(maps, tile), maps, tuple(grads[:3]))
+        weight_grads = _pull_back(lambda weights: order_weights(weights, tile), weights, tuple(grads[3:]))
+        return map_grads, jax.tree.map(lambda x: x[None], weight_grads)
 
     maps, weights = arguments
-    of_maps, of_weights = on_each_device(
-        gradients, maps, y_grad, weights, in_axes=(0, 0, None), out_axes=0, clips=len(y_grad), check_vma=False
+    map_grads, weight_grads = on_each_device(
+        gradients, maps, y_grad, weights, in_axes=(0, 0, None), out_axes=0, clips=len(y_grad), kernels=True
     )
     # Weights' gradients come from each device.
-    of_weights = jax.tree.map(lambda x: jnp.sum(x, axis=0), of_weights)
-    return jax.tree.map(lambda grad, x: grad.astype(x.dtype), (of_maps, of_weights), (maps, weights))
+    weight_grads = jax.tree.map(lambda x: jnp.sum(x, axis=0), weight_grads)
+    return jax.tree.map(lambda grad, x: grad.astype(x.dtype), (map_grads, weight_grads), (maps, weights))
 
 
 _rsa.defvjp(_forward, _backward)
