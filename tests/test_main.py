@@ -1,5 +1,6 @@
 """Whole runs on drawn clips: train, stop, go on, evaluate; on one device and on eight."""
 
+import functools
 import json
 import os
 import shutil
@@ -216,7 +217,10 @@ def test_sigterm_saves_and_exits(tmp_path, data_dir, config):
     checkpoints.close()
 
 
-def test_ctrl_c_stops_after_the_step_and_again_at_once():
+def test_ctrl_c_stops_after_the_step_and_again_at_once(request):
+    """Whoever starts the tests may have had Ctrl-C ignored."""
+    request.addfinalizer(functools.partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     before = signal.getsignal(signal.SIGINT)
     with loop.StopSignal() as stop:
         assert not stop.requested(1)
