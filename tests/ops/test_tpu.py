@@ -11,10 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 
 from rsa_jax import ops
 from rsa_jax.ops.equations import RSAWeights
 from rsa_jax.ops.tpu import transform
+from rsa_jax.ops.tpu.backward import backward
+from rsa_jax.ops.tpu.forward import forward
+from rsa_jax.ops.tpu.operands import Maps, make_operands, make_sizes
 from rsa_jax.ops.tpu.tiles import LANES, VMEM, Sizes, Tile, choose_tile
 from tests.tiny import FAST_COMPILATION
 
@@ -74,6 +78,18 @@ def test_every_tile_is_the_same_function(monkeypatch, height, width, dtype, tole
     expected = run("reference", arguments, kernel_size)
     low = jax.tree.map(lambda x: x.astype(dtype), arguments)
     assert_same(run("tpu", low, kernel_size), expected, tolerance)
+
+
+def test_no_memory_is_read_before_it_is_written():
+    """By an interpreter with a TPU's memories, in which NaN lies at first. Two blocks of lanes, each half empty."""
+    *maps, weights = draw(0, (2, 70, 2, 2, 1, 3), (3, 3, 1), 2)
+    tile = Tile(1, 2, make_sizes(maps[0], weights, (3, 3, 1)))
+    operands = make_operands(Maps(*maps), weights, tile)
+    memories = pltpu.InterpretParams(uninitialized_memory="nan")
+    y = forward(operands, tile=tile, interpret=True)
+    assert_same(forward(operands, tile=tile, interpret=memories), y, 1e-6)
+    gradients = [backward(operands, y, tile=tile, interpret=how) for how in (memories, True)]
+    assert_same(*gradients, 1e-6)
 
 
 def random_case(seed):

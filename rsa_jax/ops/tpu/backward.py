@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from rsa_jax.ops.tpu.forward import (
     GROUP,
+    Interpret,
     Step,
     context_rows,
     latent_rows,
@@ -56,14 +57,14 @@ class Buffers(NamedTuple):
     sums_grad: Any
 
 
-def backward(operands: Operands, y_grad: Float[Array, "H W c*L F"], *, tile: Tile, interpret: bool) -> Operands:
+def backward(operands: Operands, y_grad: Float[Array, "H W c*L F"], *, tile: Tile, interpret: Interpret) -> Operands:
     """The gradients of the operands, given that of the result; those of weights in float32 or better.
 
     Args:
         operands: see `Operands`.
         y_grad: in the order of results.
         tile: the tile that the operands were made for.
-        interpret: True where the device is no TPU.
+        interpret: True, or how, where the device is no TPU.
     """
     wide = jnp.promote_types(y_grad.dtype, jnp.float32)
     transposed = [None if x is None else jnp.swapaxes(x, -1, -2) for x in (operands.H1, operands.H2G)]
@@ -135,7 +136,7 @@ def _kernel(
     buffers: Buffers,
     *,
     tile: Tile,
-    interpret: bool,
+    interpret: Interpret,
 ) -> None:
     b, step = buffers, make_step(tile, interpret)
     first_tile = pl.program_id(2) == 0

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from rsa_jax.ops.tpu.operands import Operands, block_of_results, blocks, cost
 from rsa_jax.ops.tpu.tiles import LANES, SUBLANES, VMEM, Tile
 
+Interpret = bool | pltpu.InterpretParams
 # Channels whose codes are on the chip at a time: a register of queries.
 GROUP = SUBLANES
 
@@ -41,13 +42,13 @@ class Buffers(NamedTuple):
     sums: Any
 
 
-def forward(operands: Operands, *, tile: Tile, interpret: bool) -> Float[Array, "H W c*L F"]:
+def forward(operands: Operands, *, tile: Tile, interpret: Interpret) -> Float[Array, "H W c*L F"]:
     """The transform by Eq. 12.
 
     Args:
         operands: see `Operands`.
         tile: the tile that the operands were made for.
-        interpret: True where the device is no TPU.
+        interpret: True, or how, where the device is no TPU.
     """
     query, sizes = operands.query, tile.sizes
     wide = jnp.promote_types(query.dtype, jnp.float32)
@@ -112,12 +113,12 @@ class Step(NamedTuple):
         self.for_pixels(pixel)
 
 
-def make_step(tile: Tile, interpret: bool) -> Step:
+def make_step(tile: Tile, interpret: Interpret) -> Step:
     """The point of the grid at which a kernel runs; has to be asked outside of loops."""
     return Step(tile, pl.program_id(2) * (tile.height // tile.stacked), unroll=not interpret)
 
 
-def _kernel(operands: Operands, y_ref: Any, buffers: Buffers, *, tile: Tile, interpret: bool) -> None:
+def _kernel(operands: Operands, y_ref: Any, buffers: Buffers, *, tile: Tile, interpret: Interpret) -> None:
     q, y, ordered, z, sums = buffers
     step = make_step(tile, interpret)
     q[...] = operands.query[...].reshape(q.shape).astype(q.dtype)
