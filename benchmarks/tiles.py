@@ -81,10 +81,10 @@ def abstract_operands(tile: Tile, chip: Chip) -> Operands:
     def array(shape: tuple[int, ...]) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype)
 
-    pixels = (CLIPS, sizes.frames, sizes.height, sizes.width)
+    pixels, count = (sizes.height, sizes.width), CLIPS * sizes.frames
     channels, latent = sizes.channels, sizes.latent if sizes.relation else sizes.channels
-    one = array((*pixels, channels))
-    maps = Maps(array((*pixels, sizes.queries, channels)), one if sizes.relation else None, one)
+    one = array((*pixels, channels, count))
+    maps = Maps(array((*pixels, sizes.queries, channels, count)), one if sizes.relation else None, one)
     weights = RSAWeights(
         array((positions, latent)),
         array((positions, channels, latent)) if sizes.relation else None,

@@ -19,7 +19,7 @@ def on_each_device(
     function: Callable[..., Any],
     *arrays: Any,
     in_axes: Sequence[int | None],
-    out_axes: int,
+    out_axes: Any,
     clips: int,
     kernels: bool = False,
 ) -> Any:
@@ -33,7 +33,7 @@ def on_each_device(
         function: of clips that do not depend on each other.
         arrays: or trees of them.
         in_axes: of each, the axis of the clips; None for what they share.
-        out_axes: likewise, of all results.
+        out_axes: likewise, of the results; one for all, or a tree of them.
         clips: their number. Where it is no multiple of the devices', XLA decides how they share the work; a function
             with kernels is computed in whole on every device.
         kernels: whether the function has Pallas kernels, whose outputs carry no replication information.
@@ -46,5 +46,5 @@ def on_each_device(
     def split(axis: int | None) -> jax.P:
         return jax.P(*[None] * axis, BATCH_AXIS) if divisible and axis is not None else jax.P()
 
-    in_specs = tuple(map(split, in_axes))
-    return jax.shard_map(function, in_specs=in_specs, out_specs=split(out_axes), check_vma=not kernels)(*arrays)
+    in_specs, out_specs = tuple(map(split, in_axes)), jax.tree.map(split, out_axes)
+    return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=not kernels)(*arrays)

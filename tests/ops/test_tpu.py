@@ -20,6 +20,7 @@ from rsa_jax.ops.tpu.backward import backward
 from rsa_jax.ops.tpu.forward import forward
 from rsa_jax.ops.tpu.operands import Maps, make_operands, make_sizes
 from rsa_jax.ops.tpu.tiles import LANES, VMEM, Sizes, Tile, choose_tile
+from rsa_jax.ops.xla.frames import frames_last
 from tests.tiny import FAST_COMPILATION
 
 
@@ -84,7 +85,7 @@ def test_no_memory_is_read_before_it_is_written():
     """By an interpreter with a TPU's memories, in which NaN lies at first. Two blocks of lanes, each half empty."""
     *maps, weights = draw(0, (2, 70, 2, 2, 1, 3), (3, 3, 1), 2)
     tile = Tile(1, 2, make_sizes(maps[0], weights, (3, 3, 1)))
-    operands = make_operands(Maps(*maps), weights, tile)
+    operands = make_operands(Maps(*map(frames_last, maps)), weights, tile)
     memories = pltpu.InterpretParams(uninitialized_memory="nan")
     y = forward(operands, tile=tile, interpret=True)
     assert_same(forward(operands, tile=tile, interpret=memories), y, 1e-6)

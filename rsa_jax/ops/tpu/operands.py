@@ -10,7 +10,6 @@ from jaxtyping import Array, Float
 from rsa_jax.ops.equations import RSAWeights
 from rsa_jax.ops.tpu.tiles import LANES, SUBLANES, Sizes, Tile, round_up
 from rsa_jax.ops.windows import KernelSize
-from rsa_jax.ops.xla.frames import frames_first, frames_last
 
 
 class Operands(NamedTuple):
@@ -41,6 +40,17 @@ class Operands(NamedTuple):
     identity: Any
 
 
+class Maps(NamedTuple):
+    """Query, key and value with their frames last, as frames.py has them. The key is None where no kernel needs it.
+
+    So they cross from all devices to each: XLA leaves out changes of their order before and behind.
+    """
+
+    query: Float[Array, "H W L C F"]
+    key: Float[Array, "H W C F"] | None
+    value: Float[Array, "H W C F"]
+
+
 def make_sizes(query: Float[Array, "B T H W L C"], weights: RSAWeights, kernel_size: KernelSize) -> Sizes:
     """The sizes of a transform; of weights that are decomposed."""
     assert weights.H2 is not None
@@ -59,14 +69,6 @@ def make_sizes(query: Float[Array, "B T H W L C"], weights: RSAWeights, kernel_s
     )
 
 
-class Maps(NamedTuple):
-    """The maps of a transform; the key is None where the kernel has no relational part."""
-
-    query: Float[Array, "B T H W L C"]
-    key: Float[Array, "B T H W C"] | None
-    value: Float[Array, "B T H W C"]
-
-
 def make_operands(maps: Maps, weights: RSAWeights, tile: Tile) -> Operands:
     """The operands of a transform."""
     return Operands(*order_maps(maps, tile), *order_weights(weights, tile))
@@ -79,17 +81,16 @@ def order_maps(maps: Maps, tile: Tile) -> tuple[Array, Array | None, Array]:
     return order_queries(query, tile), rows, rows_of_windows(value, tile)
 
 
-def order_queries(x: Float[Array, "B T H W L C"], tile: Tile) -> Float[Array, "H W L c F"]:
+def order_queries(x: Float[Array, "H W L C F"], tile: Tile) -> Float[Array, "H W L c F"]:
     """Queries of the operands."""
-    x, sizes = clips_on_lanes(x), tile.sizes
+    x, sizes = clips_on_lanes(x, tile.sizes.frames), tile.sizes
     return fill(x, tile.down * tile.height, tile.across * tile.width, sizes.queries, sizes.channels, x.shape[-1])
 
 
-def order_results(y: Float[Array, "B T H W L C"], tile: Tile) -> Float[Array, "H W c*L F"]:
-    """Results, as the kernels have them: channel after channel, as the layer will have them, too."""
-    y, sizes = clips_on_lanes(jnp.swapaxes(y, -1, -2)), tile.sizes
-    y = fill(y, tile.down * tile.height, tile.across * tile.width, sizes.channels, sizes.queries, y.shape[-1])
-    return y.reshape(*y.shape[:2], -1, y.shape[-1])
+def order_results(y: Float[Array, "H W C*L F"], tile: Tile) -> Float[Array, "H W c*L F"]:
+    """Results as the kernels have them: channel after channel, as the layer will have them, too."""
+    y, sizes = clips_on_lanes(y, tile.sizes.frames), tile.sizes
+    return fill(y, tile.down * tile.height, tile.across * tile.width, sizes.channels * sizes.queries, y.shape[-1])
 
 
 def order_weights(weights: RSAWeights, tile: Tile) -> tuple[Array | None, Array, Array | None, Array | None]:
@@ -112,22 +113,21 @@ def order_weights(weights: RSAWeights, tile: Tile) -> tuple[Array | None, Array,
     return banded(fill(H1, positions, channels, latent), tile), H2G, on_lanes(P1, latent), identity
 
 
-def output(y: Float[Array, "H W c*L F"], shape: tuple[int, ...]) -> Float[Array, "B T H W L C"]:
-    """The inverse of `order_results`, for a result of that shape."""
-    batch, frames, height, width, queries, channels = shape
+def cut_results(
+    y: Float[Array, "H W c*L F"], query: Float[Array, "H W L C F"], tile: Tile
+) -> Float[Array, "H W C*L F"]:
+    """The inverse of `order_results`, for such queries."""
+    height, width, queries, channels, count = query.shape
     y = y[:height, :width, : channels * queries]
-    clips = LANES // frames
-    if clips * frames < LANES:
-        y = y.reshape(*y.shape[:-1], -1, LANES)[..., : clips * frames].reshape(*y.shape[:-1], -1)
-    y = frames_first(y[..., : batch * frames], frames)
-    return jnp.swapaxes(y.reshape(*y.shape[:-1], channels, queries), -1, -2)
+    clips = LANES // tile.sizes.frames
+    if clips * tile.sizes.frames < LANES:
+        y = y.reshape(*y.shape[:-1], -1, LANES)[..., : clips * tile.sizes.frames].reshape(*y.shape[:-1], -1)
+    return y[..., :count]
 
 
-def clips_on_lanes(x: Float[Array, "B T H W *N"]) -> Float[Array, "H W *N F"]:
-    """The map with its frames last: as many whole clips as there are lanes for, then zeros, and so on."""
-    frames = x.shape[1]
+def clips_on_lanes(x: Float[Array, "*N F"], frames: int) -> Float[Array, "*N F"]:
+    """As many whole clips of so many frames as there are lanes for, then zeros, and so on."""
     clips = LANES // frames
-    x = frames_last(x)
     x = fill(x, *x.shape[:-1], round_up(x.shape[-1], clips * frames))
     if clips * frames < LANES:
         x = x.reshape(*x.shape[:-1], -1, clips * frames)
@@ -140,10 +140,10 @@ def fill(x: Float[Array, "*N"], *sizes: int) -> Float[Array, "*N"]:
     return jnp.pad(x, [(0, size - length) for size, length in zip(sizes, x.shape, strict=True)])
 
 
-def rows_of_windows(x: Float[Array, "B T H W C"], tile: Tile) -> Float[Array, "c J across columns F"]:
+def rows_of_windows(x: Float[Array, "H W C F"], tile: Tile) -> Float[Array, "c J across columns F"]:
     """Columns of each row that the windows of each tile across meet."""
     _, rows, columns = tile.sizes.kernel_size
-    x = clips_on_lanes(x).transpose(2, 0, 1, 3)
+    x = clips_on_lanes(x, tile.sizes.frames).transpose(2, 0, 1, 3)
     below = tile.all_rows - rows // 2 - x.shape[1]
     right = (tile.across - 1) * tile.width + tile.columns - columns // 2 - x.shape[2]
     x = jnp.pad(x, [(0, tile.sizes.channels - len(x)), (rows // 2, below), (columns // 2, right), (0, 0)])

@@ -16,15 +16,16 @@ from rsa_jax.ops.tpu.backward import backward
 from rsa_jax.ops.tpu.forward import forward
 from rsa_jax.ops.tpu.operands import (
     Maps,
+    cut_results,
     make_operands,
     make_sizes,
     order_maps,
     order_results,
     order_weights,
-    output,
 )
 from rsa_jax.ops.tpu.tiles import LANES, Tile, choose_tile
 from rsa_jax.ops.windows import KernelSize
+from rsa_jax.ops.xla.frames import frames_first, frames_last
 
 TYPES = {jnp.dtype(name) for name in ("bfloat16", "float32", "float64")}
 
@@ -48,18 +49,22 @@ def rsa(
         tile = choose_tile(make_sizes(query, weights, kernel_size))
     if tile is None:
         return xla.rsa(query, key, value, weights, kernel_size=kernel_size)
+    maps = Maps(frames_last(query), frames_last(key), frames_last(value))
     if weights.H1 is None:
-        return _rsa(tile, Maps(query, None, value), weights)
-    weights = weights._replace(H1=per_channel(weights.H1, key.shape[-1]))
-    return _rsa(tile, Maps(query, key, value), weights)
+        maps = maps._replace(key=None)
+    else:
+        weights = weights._replace(H1=per_channel(weights.H1, key.shape[-1]))
+    y = frames_first(_rsa(tile, maps, weights), query.shape[1])
+    return jnp.swapaxes(y.reshape(*y.shape[:-1], *query.shape[:-3:-1]), -1, -2)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _rsa(tile: Tile, maps: Maps, weights: RSAWeights) -> Float[Array, "B T H W L C"]:
-    def transform(maps: Maps, weights: RSAWeights) -> Array:
-        return output(_on_platform(forward, tile, make_operands(maps, weights, tile)), maps.query.shape)
+def _rsa(tile: Tile, maps: Maps, weights: RSAWeights) -> Float[Array, "H W C*L F"]:
+    def transform(query: Array, key: Array | None, value: Array, weights: RSAWeights) -> Array:
+        operands = make_operands(Maps(query, key, value), weights, tile)
+        return cut_results(_on_platform(forward, tile, operands), query, tile)
 
-    return on_each_device(transform, maps, weights, in_axes=(0, None), out_axes=0, clips=len(maps.query), kernels=True)
+    return _on_each_device(transform, tile, *maps, weights, in_axes=(4, 3, 3, None), out_axes=3)
 
 
 def _forward(tile: Tile, maps: Maps, weights: RSAWeights) -> tuple[Array, tuple[Maps, RSAWeights]]:
@@ -67,22 +72,30 @@ def _forward(tile: Tile, maps: Maps, weights: RSAWeights) -> tuple[Array, tuple[
 
 
 def _backward(tile: Tile, arguments: tuple[Maps, RSAWeights], y_grad: Array) -> tuple[Maps, RSAWeights]:
-    def gradients(maps: Maps, y_grad: Array, weights: RSAWeights) -> tuple[Maps, RSAWeights]:
+    def gradients(
+        query: Array, key: Array | None, value: Array, weights: RSAWeights, y_grad: Array
+    ) -> tuple[Array, Array | None, Array, RSAWeights]:
+        maps = Maps(query, key, value)
         grads = _on_platform(backward, tile, make_operands(maps, weights, tile), order_results(y_grad, tile))
         map_grads = _pull_back(lambda maps: order_maps(maps, tile), maps, tuple(grads[:3]))
         weight_grads = _pull_back(lambda weights: order_weights(weights, tile), weights, tuple(grads[3:]))
-        return map_grads, jax.tree.map(lambda x: x[None], weight_grads)
+        return *map_grads, jax.tree.map(lambda x: x[None], weight_grads)
 
     maps, weights = arguments
-    map_grads, weight_grads = on_each_device(
-        gradients, maps, y_grad, weights, in_axes=(0, 0, None), out_axes=0, clips=len(y_grad), kernels=True
+    *map_grads, weight_grads = _on_each_device(
+        gradients, tile, *maps, weights, y_grad, in_axes=(4, 3, 3, None, 3), out_axes=(4, 3, 3, 0)
     )
     # Weights' gradients come from each device.
     weight_grads = jax.tree.map(lambda x: jnp.sum(x, axis=0), weight_grads)
-    return jax.tree.map(lambda grad, x: grad.astype(x.dtype), (map_grads, weight_grads), (maps, weights))
+    return jax.tree.map(lambda grad, x: grad.astype(x.dtype), (Maps(*map_grads), weight_grads), (maps, weights))
 
 
 _rsa.defvjp(_forward, _backward)
+
+
+def _on_each_device(function: Callable[..., Any], tile: Tile, query: Array, *others: Any, **axes: Any) -> Any:
+    clips = query.shape[-1] // tile.sizes.frames
+    return on_each_device(function, query, *others, **axes, clips=clips, kernels=True)
 
 
 def _pull_back(linear: Callable[[Any], Any], argument: Any, grads: Any) -> Any:
