@@ -3,7 +3,7 @@
 tiles.py      the pixels that are computed at a time
 operands.py   arrays in the order that the kernels take
 forward.py    the transform of a tile; backward.py, its gradients
-transform.py  the operation
+transform.py  the operation; normalization.py, L2 normalisation in its order of axes
 
 Differentiable in reverse mode only. On other platforms the kernels are interpreted, for tests.
 """
