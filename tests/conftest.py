@@ -13,6 +13,14 @@ import pytest
 from tests.tiny import tiny_config
 
 
+# They take minutes each: begun last, they would keep one worker busy while the others have nothing left.
+LONGEST = ("test_trajectory.py", "test_main.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     """Where prepared data sets lie; `motion/tiny` is drawn here once."""

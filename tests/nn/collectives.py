@@ -25,7 +25,6 @@ FIELDS = [{"transform": name} for name in TRANSFORMS if name != "conv2d"]
 FIELDS.append({"transform": "self_attention", "self_attention.kernel_size": ()})
 FIELDS.append({"transform": "rsa", "rsa.decomposed": False, "rsa.relation_groups": 1, "rsa.normalization": "lambda"})
 CASES = [fields | {"implementation": name} for name in ("cpu", "xla") for fields in FIELDS]
-CASES.append({"transform": "rsa", "implementation": "tpu"})
 
 
 def collectives(fields):
