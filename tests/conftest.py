@@ -12,7 +12,6 @@ import pytest
 
 from tests.tiny import tiny_config
 
-
 # They take minutes each: begun last, they would keep one worker busy while the others have nothing left.
 LONGEST = ("test_trajectory.py", "test_main.py")
 
