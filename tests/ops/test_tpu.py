@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -131,6 +132,20 @@ def test_what_is_left_to_plain_jax():
     assert not kernels(many_frames, (3, 1, 1))
     half = jax.tree.map(lambda x: x.astype(jnp.float16), decomposed)
     assert not kernels(half, (3, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("platform", "kind", "name"),
+    [
+        ("tpu", "TPU v5 lite", "tpu"),
+        ("tpu", "TPU v6 lite", "tpu"),
+        ("tpu", "TPU v4", "xla"),
+        ("gpu", "NVIDIA H100", "xla"),
+        ("cpu", "cpu", "cpu"),
+    ],
+)
+def test_what_suits_a_device(platform, kind, name):
+    assert ops.preferred(types.SimpleNamespace(platform=platform, device_kind=kind)) == name
 
 
 PUBLISHED = [(56, 8), (28, 16), (14, 32), (7, 64)]
