@@ -126,8 +126,8 @@ class Tile:
     def cycles(self, *, gradients: bool) -> float:
         """Estimated cycles of one of the two kernels for 128 frames, on a v5e.
 
-        Fitted to the compiler's bundles of kernels in bfloat16, from which it differs by up to a quarter, by 5 % for the
-        published layers: benchmarks/tiles.py. True float32 takes three times as long.
+        Fitted to the compiler's bundles in bfloat16, from which it differs by up to a quarter, by 5 % for the published
+        layers: benchmarks/tiles.py. True float32 takes three times as long.
         """
         sizes = self.sizes
         codes, sums = self.pixels * sizes.latent * sizes.relation, self.pixels * sizes.sums
