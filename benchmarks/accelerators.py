@@ -94,11 +94,18 @@ def textbook(mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
     return jax.jit(step, donate_argnums=0).lower(*_whole((state, images, labels), mesh))
 
 
-def layer(mesh: jax.sharding.Mesh, transform: str, channels: int, side: int, gradients: bool) -> jax.stages.Lowered:
+def layer(
+    mesh: jax.sharding.Mesh,
+    transform: str,
+    channels: int,
+    side: int,
+    gradients: bool,
+    implementation: str | None = None,
+) -> jax.stages.Lowered:
     """One layer as the network has it; with the gradients of input and parameters."""
     config = make_config(**{"model.transform": transform, "model.batch_norm_clips": 0})
     device = mesh.devices.flat[0]
-    config.model.implementation = ops.preferred(device)
+    config.model.implementation = implementation or ops.preferred(device)
 
     def make() -> nnx.Module:
         factory = transform_factory(config.model, nnx.Rngs(0))
@@ -149,6 +156,11 @@ def programs(chip: Chip) -> dict[str, tuple[Lower, Sequence[int]]]:
     for side, channels, _ in STAGES:
         add(f"RSA layer {side}² x {channels}, forward", layer, "rsa", channels, side, False)
         add(f"RSA layer {side}² x {channels}, gradients", layer, "rsa", channels, side, True)
+    if chip.platform == "cuda":
+        add("update, rsa, kernels", update, make_config(**{"model.implementation": "gpu"}))
+        for side, channels, _ in STAGES:
+            add(f"RSA layer {side}² x {channels}, forward, kernels", layer, "rsa", channels, side, False, "gpu")
+            add(f"RSA layer {side}² x {channels}, gradients, kernels", layer, "rsa", channels, side, True, "gpu")
     side, channels, _ = STAGES[1]
     for transform in TRANSFORMS:
         add(f"layer {side}² x {channels}, gradients, {transform}", layer, transform, channels, side, True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,13 @@ class Chip:
     description: str | None = None
     options: dict[str, str | bool] = dataclasses.field(default_factory=dict)
 
+    def described(self, field: str) -> int:
+        """A number of the description."""
+        found = re.search(rf"\b{field}: (\d+)", self.description or "")
+        if found is None:
+            raise ValueError(f"{self.name}: its description has no {field!r}")
+        return int(found.group(1))
+
     def mesh(self, shape: Sequence[int] = (1,)) -> jax.sharding.Mesh:
         """A mesh over chips that need not exist, with the one axis `BATCH_AXIS`.
 
@@ -65,7 +73,7 @@ class Chip:
         return jax.sharding.Mesh(devices, (BATCH_AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
 
 
-# What XLA has to know of the card; figures of NVIDIA's data sheet.
+# What XLA has to know of a card; figures of NVIDIA's data sheet.
 _H100 = """
 gpu_device_info {
   threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472
@@ -77,6 +85,20 @@ gpu_device_info {
 platform_name: "CUDA" dnn_version_info { major: 9 minor: 8 } device_description_str: "NVIDIA H100 80GB HBM3"
 """
 
+_A100 = """
+gpu_device_info {
+  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 167936
+  threads_per_core_limit: 2048 core_count: 108 fpus_per_core: 64 block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535 block_dim_limit_z: 65535 memory_bandwidth: 2039000000000 l2_cache_size: 41943040
+  clock_rate_ghz: 1.41 device_memory_size: 84929347584 shared_memory_per_block_optin: 166912
+  cuda_compute_capability { major: 8 minor: 0 } registers_per_core_limit: 65536 registers_per_block_limit: 65536
+}
+platform_name: "CUDA" dnn_version_info { major: 9 minor: 8 } device_description_str: "NVIDIA A100-SXM4-80GB"
+"""
+
+# Without a card, nothing can be tried out.
+_UNTRIED: dict[str, str | bool] = {"xla_gpu_autotune_level": "0"}
+
 CHIPS = {
     "v5e": Chip("v5e", "tpu", memory=15.75 * GIB, bandwidth=819e9, flops=197e12, clock=1.5e9),
     "v6e": Chip("v6e", "tpu", memory=31.25 * GIB, bandwidth=1640e9, flops=918e12, clock=1.75e9),
@@ -87,7 +109,15 @@ CHIPS = {
         bandwidth=3350e9,
         flops=989e12,
         description=_H100,
-        # Without a card, nothing can be tried out.
-        options={"xla_gpu_autotune_level": "0"},
+        options=_UNTRIED,
+    ),
+    "a100": Chip(
+        "a100",
+        "cuda",
+        memory=79.1 * GIB,
+        bandwidth=2039e9,
+        flops=312e12,
+        description=_A100,
+        options=_UNTRIED,
     ),
 }

@@ -9,9 +9,9 @@ from jax import lax
 
 from rsa_jax.ops import cpu
 
-# "reference": as the paper writes it. "conv": through grouped convolutions. "xla": plain JAX. "cpu" and "tpu": for
-# that platform.
-IMPLEMENTATIONS = ("reference", "conv", "xla", "cpu", "tpu")
+# "reference": as the paper writes it. "conv": through grouped convolutions. "xla": plain JAX. "cpu", "gpu" and "tpu":
+# for that platform.
+IMPLEMENTATIONS = ("reference", "conv", "xla", "cpu", "gpu", "tpu")
 
 # What a platform gets of an operation that has it; all others get "xla". By benchmarks/transform.py and train_step.py.
 PREFERRED = {"cpu": "cpu"}

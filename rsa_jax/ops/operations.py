@@ -2,12 +2,12 @@
 
 `implementation` is None for the one that suits the platform the program is compiled for, or a name: see
 `choice.IMPLEMENTATIONS`. An operation that has no implementation of that name takes "xla". Those named "xla", "conv"
-and "reference" are differentiable in forward and reverse mode, "cpu", "tpu" and None in reverse mode alone.
+and "reference" are differentiable in forward and reverse mode, "cpu", "gpu", "tpu" and None in reverse mode alone.
 """
 
 from jaxtyping import Array, Float
 
-from rsa_jax.ops import conv, cpu, reference, tpu, xla
+from rsa_jax.ops import conv, cpu, gpu, reference, tpu, xla
 from rsa_jax.ops.choice import Table, run
 from rsa_jax.ops.equations import RSAWeights
 from rsa_jax.ops.windows import KernelSize
@@ -23,7 +23,14 @@ def rsa(
     implementation: str | None = None,
 ) -> Float[Array, "B T H W L C"]:
     """Relational self-attention: y = (κ^V + κ^R)ᵀ (X^V + X^R) (Eq. 11 and 12) at every position of a map."""
-    table: Table = {"reference": reference.rsa, "conv": conv.rsa, "xla": xla.rsa, "cpu": cpu.rsa, "tpu": tpu.rsa}
+    table: Table = {
+        "reference": reference.rsa,
+        "conv": conv.rsa,
+        "xla": xla.rsa,
+        "cpu": cpu.rsa,
+        "gpu": gpu.rsa,
+        "tpu": tpu.rsa,
+    }
     return run(table, implementation, query, key, value, weights, kernel_size=kernel_size)
 
 

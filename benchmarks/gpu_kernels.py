@@ -1,0 +1,130 @@
+"""Compiles the GPU kernels of RSA for a card that is not at hand, and reports what they take of a multiprocessor.
+
+python -m benchmarks.gpu_kernels --chip h100|a100
+
+For each layer of RSANet-R50: the registers of a thread, by NVIDIA's assembler (`ptxas`, in the CUDA packages), those
+that it kept in memory instead ("spilled"), shared memory, and how many of the warps that a multiprocessor can hold it
+has room for: the occupancy.
+"""
+
+import argparse
+import functools
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import nvidia.cu13
+
+from benchmarks.accelerators import CLIPS, FRAMES, compilers
+from benchmarks.measure import RESULTS, table
+from benchmarks.transform import STAGES
+from rsa_jax import ops
+from rsa_jax.chips import CHIPS, Chip
+from rsa_jax.ops.equations import RSAWeights
+
+QUERIES, KERNEL_SIZE = 8, (5, 7, 7)
+PTXAS = Path(next(iter(nvidia.cu13.__path__))) / "bin" / "ptxas"
+LAUNCH = re.compile(r"(rsa_\w+) grid: \[(\d+), (\d+), \d+\] threads: \[(\d+), .*shared_memory: (\d+) bytes")
+REGISTERS, SPILLED = re.compile(r"Used (\d+) registers"), re.compile(r"(\d+) bytes spill stores")
+# Of a multiprocessor; registers come in units of 8 for each thread of a warp.
+ALL_REGISTERS, WARP, UNIT = 65536, 32, 8
+
+
+def lower(side: int, channels: int, chip: Chip) -> jax.stages.Lowered:
+    """The transform of a layer, with its gradients."""
+    width, positions = channels // QUERIES, KERNEL_SIZE[0] * KERNEL_SIZE[1] * KERNEL_SIZE[2]
+    sharding = jax.NamedSharding(chip.mesh(), jax.P())
+
+    def array(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=sharding)
+
+    weights = RSAWeights(*(array(*shape) for shape in (
+        (positions, width), (positions, width, width), (width, width), (positions, width), (width, width)
+    )))  # fmt: skip
+    one = array(CLIPS, FRAMES, side, side, width)
+    transform = functools.partial(ops.rsa, kernel_size=KERNEL_SIZE, implementation="gpu")
+
+    def both(y_grad: jax.Array, *arguments: Any) -> Any:
+        y, pullback = jax.vjp(transform, *arguments)
+        return y, pullback(y_grad)
+
+    query = array(CLIPS, FRAMES, side, side, QUERIES, width)
+    return jax.jit(both).lower(query, query, one, one, weights)
+
+
+def kernels(side: int, channels: int, chip: Chip) -> Iterator[dict[str, Any]]:
+    """What each kernel takes."""
+    with tempfile.TemporaryDirectory() as directory:
+        options = chip.options | {"xla_dump_to": directory, "xla_gpu_dump_llvmir": True}
+        lower(side, channels, chip).compile(compiler_options=options)
+        (launches,) = Path(directory).glob("*.thunk_sequence.txt")
+        programs = {}
+        for path in Path(directory).glob("*.ptx"):
+            for name in re.findall(r"\.entry (rsa_\w+)", path.read_text()):
+                programs[name] = path
+        for line in launches.read_text().splitlines():
+            if found := LAUNCH.search(line):
+                name, *numbers = found.groups()
+                x, y, threads, shared = map(int, numbers)
+                yield {"kernel": name, "programs": x * y, "threads": threads, "shared": shared} | assemble(
+                    programs[name], chip
+                )
+
+
+def assemble(path: Path, chip: Chip) -> dict[str, int]:
+    """Registers of a kernel, and bytes spilled, by the assembler."""
+    architecture = chip.described("major") * 10 + chip.described("minor")
+    suffix = "a" if architecture >= 90 else ""
+    command = [str(PTXAS), f"-arch=sm_{architecture}{suffix}", "-v", str(path), "-o", "/dev/null"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    return {"registers": _number(REGISTERS, said), "spilled": _number(SPILLED, said)}
+
+
+def _number(pattern: re.Pattern[str], text: str) -> int:
+    found = pattern.search(text)
+    assert found is not None, text
+    return int(found.group(1))
+
+
+def occupancy(kernel: dict[str, Any], chip: Chip) -> float:
+    """The share of a multiprocessor's warps that it has room for."""
+    registers = -(-kernel["registers"] // UNIT) * UNIT * kernel["threads"]
+    shared = kernel["shared"] + 1024  # which the card keeps for itself
+    threads = chip.described("threads_per_core_limit")
+    programs = min(
+        ALL_REGISTERS // registers, chip.described("shared_memory_per_core") // shared, threads // kernel["threads"]
+    )
+    return programs * kernel["threads"] / threads
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Compiles and reports."""
+    parser = argparse.ArgumentParser("benchmarks.gpu_kernels", description=__doc__)
+    parser.add_argument("--chip", choices=[name for name, chip in CHIPS.items() if chip.description], required=True)
+    chip = CHIPS[parser.parse_args(argv).chip]
+    results, rows = {}, []
+    for side, channels, _ in STAGES:
+        name = f"{side}² x {channels}"
+        results[name] = list(kernels(side, channels, chip))
+        for kernel in results[name]:
+            kernel["occupancy"] = occupancy(kernel, chip)
+            share = f"{100 * kernel['occupancy']:.0f} %"
+            columns = ("programs", "threads", "registers", "spilled", "shared")
+            rows.append([name, f"`{kernel['kernel']}`", *(kernel[column] for column in columns), share])
+    header = ["", "kernel", "programs", "threads", "registers", "bytes spilled", "shared memory, bytes", "occupancy"]
+    title = f"Kernels of RSA, {chip.name}, bfloat16, {CLIPS} clips of {FRAMES} frames"
+    text = f"{title}\n\n{table(header, rows)}\n\nBy the compilers of {compilers(chip)}; nothing was run."
+    print(text)
+    stem = RESULTS / f"gpu_kernels_{chip.name}"
+    stem.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+    stem.with_suffix(".md").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

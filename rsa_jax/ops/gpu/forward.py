@@ -1,0 +1,60 @@
+"""The transform. Only query, key, value, weights and result pass through the card's memory.
+
+For each position, with the codes A and B = (H2ᵀ X^V)ᵀ and the context X = (X^V)ᵀ G of one channel at a time:
+
+    z[l, d] = Σ_c q[l, c] (P1 + A)[c, d],  u[l, c] = Σ_d z[l, d] B[c, d],  y[l, e] = Σ_c u[l, c] (I + X)[c, e]
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plgpu
+from jaxtyping import Array, Float
+
+from rsa_jax.ops.gpu.positions import (
+    Operands,
+    latent_kernels,
+    numbered_block,
+    store,
+    value_code,
+    value_context,
+)
+from rsa_jax.ops.gpu.sizes import WARPS, Sizes
+
+
+def forward(operands: Operands, *, sizes: Sizes, interpret: bool) -> Float[Array, "N"]:
+    """The transform by Eq. 12, in the order of the query."""
+    return pl.pallas_call(
+        functools.partial(_kernel, sizes=sizes),
+        out_shape=jax.ShapeDtypeStruct(operands.query.shape, operands.query.dtype),
+        grid=(sizes.pixels * sizes.blocks,),
+        in_specs=[jax.tree.map(lambda _: pl.BlockSpec(memory_space=pl.ANY), operands)],
+        out_specs=pl.BlockSpec(memory_space=pl.ANY),
+        compiler_params=plgpu.CompilerParams(num_warps=WARPS, num_stages=1),
+        interpret=interpret,
+        name="rsa_forward",
+    )(operands)
+
+
+def _kernel(operands: Operands, y_ref: Any, *, sizes: Sizes) -> None:
+    at = numbered_block(pl.program_id(0), sizes)
+    z = latent_kernels(operands, at)
+
+    def aggregate(channel: Array, y: Any) -> Any:
+        windows = at.windows(operands.value, channel)
+        u = jnp.sum(z * value_code(operands, windows)[None], axis=1)
+        if operands.G is None:
+            store(y_ref, at.rows(channel), u)
+            return None
+        return y + u[:, None] * value_context(operands, windows, channel)[None]
+
+    y = None
+    if operands.G is not None:
+        y = jnp.zeros((sizes.query_block, sizes.channel_block, sizes.frame_block), jnp.float32)
+    y = lax.fori_loop(0, sizes.channels, aggregate, y)
+    if operands.G is not None:
+        store(y_ref, at.all_rows(), y)
