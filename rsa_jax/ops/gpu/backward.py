@@ -78,13 +78,13 @@ def _kernel(operands: Operands, y_grad_ref: Any, *outputs: Any, sizes: Sizes) ->
     grads = Gradients(*outputs)
     at = numbered_block(pl.program_id(0), sizes)
     z = latent_kernels(operands, at)
-    y_grad = None if operands.G is None else load(y_grad_ref, at.all_rows())
+    y_grad = None if operands.G is None else load(y_grad_ref, at.all_results())
 
     def of_value(channel: Array, z_grad: Float[Array, "L D F"]) -> Float[Array, "L D F"]:
         windows = at.windows(operands.value, channel)
         code = value_code(operands, windows)
         if y_grad is None:
-            u_grad = load(y_grad_ref, at.rows(channel))
+            u_grad = load(y_grad_ref, at.results(channel))
         else:
             u = jnp.sum(z * code[None], axis=1)
             context_grad = jnp.sum(u[:, None] * y_grad, axis=0)

@@ -27,7 +27,7 @@ from rsa_jax.ops.gpu.sizes import WARPS, Sizes
 
 
 def forward(operands: Operands, *, sizes: Sizes, interpret: bool) -> Float[Array, "N"]:
-    """The transform by Eq. 12, in the order of the query."""
+    """The transform by Eq. 12, `B T H W C L` in one axis."""
     return pl.pallas_call(
         functools.partial(_kernel, sizes=sizes),
         out_shape=jax.ShapeDtypeStruct(operands.query.shape, operands.query.dtype),
@@ -48,7 +48,7 @@ def _kernel(operands: Operands, y_ref: Any, *, sizes: Sizes) -> None:
         windows = at.windows(operands.value, channel)
         u = jnp.sum(z * value_code(operands, windows)[None], axis=1)
         if operands.G is None:
-            store(y_ref, at.rows(channel), u)
+            store(y_ref, at.results(channel), u)
             return None
         return y + u[:, None] * value_context(operands, windows, channel)[None]
 
@@ -57,4 +57,4 @@ def _kernel(operands: Operands, y_ref: Any, *, sizes: Sizes) -> None:
         y = jnp.zeros((sizes.query_block, sizes.channel_block, sizes.frame_block), jnp.float32)
     y = lax.fori_loop(0, sizes.channels, aggregate, y)
     if operands.G is not None:
-        store(y_ref, at.all_rows(), y)
+        store(y_ref, at.all_results(), y)

@@ -1,7 +1,7 @@
 """A program's positions, and what it loads for them.
 
-A program computes a block of frames at one pixel. Query, result and their gradients lie as the layer has them,
-`B T H W L C`; key and value with frames last and zeros around, so that the windows of a block are rows of frames.
+A program computes a block of frames at one pixel. The query lies as the layer has it, `B T H W L C`, and the result,
+`B T H W C L`; key and value with frames last and zeros around, so that the windows of a block are rows of frames.
 """
 
 from typing import Any, NamedTuple
@@ -121,8 +121,7 @@ class Block(NamedTuple):
 
     def rows(self, channel: Array) -> tuple[Array, Array]:
         """Where a channel of all queries lies in `B T H W L C`, and which of them are there: `L F`."""
-        sizes = self.sizes
-        query = jnp.arange(sizes.query_block)[:, None]
+        sizes, query = self.sizes, self._queries()
         index = ((self.frame * sizes.pixels + self.pixel) * sizes.queries + query) * sizes.channels + channel
         return index, (query < sizes.queries) & self.inside
 
@@ -131,6 +130,21 @@ class Block(NamedTuple):
         channel = jnp.arange(self.sizes.channel_block)[:, None]
         index, inside = self.rows(jnp.int32(0))
         return index[:, None] + channel, inside[:, None] & (channel < self.sizes.channels)
+
+    def results(self, channel: Array) -> tuple[Array, Array]:
+        """Where a channel of all queries lies in `B T H W C L`: results have the order that the layer's have."""
+        sizes, query = self.sizes, self._queries()
+        index = ((self.frame * sizes.pixels + self.pixel) * sizes.channels + channel) * sizes.queries + query
+        return index, (query < sizes.queries) & self.inside
+
+    def all_results(self) -> tuple[Array, Array]:
+        """Where all channels lie: `L C F`."""
+        channel = jnp.arange(self.sizes.channel_block)[:, None]
+        index, inside = self.results(jnp.int32(0))
+        return index[:, None] + self.sizes.queries * channel, inside[:, None] & (channel < self.sizes.channels)
+
+    def _queries(self) -> Array:
+        return jnp.arange(self.sizes.query_block)[:, None]
 
 
 def numbered_block(number: Array, sizes: Sizes) -> Block:

@@ -41,15 +41,17 @@ def rsa(
         return xla.rsa(query, key, value, weights, kernel_size=kernel_size)
     if weights.H1 is not None:
         weights = weights._replace(H1=per_channel(weights.H1, key.shape[-1]))
-    return _rsa(kernel_size, query, key, value, weights)
+    return jnp.swapaxes(_rsa(kernel_size, query, key, value, weights), -1, -2)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _rsa(kernel_size: KernelSize, query: Array, key: Array, value: Array, weights: RSAWeights) -> Array:
+def _rsa(
+    kernel_size: KernelSize, query: Array, key: Array, value: Array, weights: RSAWeights
+) -> Float[Array, "B T H W C L"]:
     def transform(query: Array, key: Array, value: Array, weights: RSAWeights) -> Array:
         sizes = make_sizes(query, weights, kernel_size)
         y = _on_platform(functools.partial(forward, sizes=sizes), make_operands(query, key, value, weights, sizes))
-        return y.reshape(query.shape)
+        return y.reshape(*query.shape[:-2], sizes.channels, sizes.queries)
 
     return _on_each_device(transform, query, key, value, weights, in_axes=(0, 0, 0, None), out_axes=0)
 
