@@ -184,6 +184,9 @@ def programs(chip: Chip) -> dict[str, tuple[Lower, Sequence[int]]]:
         add(f"step, {transform}", train_step, make_config(**fields))
         several = make_config(**fields, batch_size=CLIPS * number)
         add(f"step, {transform}, {number} chips, batch {CLIPS * number}", train_step, several, chips=pod)
+    if chip.platform == "cuda":
+        several.model.implementation = "gpu"
+        add(f"step, rsa, kernels, {number} chips, batch {CLIPS * number}", train_step, several, chips=pod)
     return found
 
 

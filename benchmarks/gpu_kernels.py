@@ -41,12 +41,16 @@ def lower(side: int, channels: int, chip: Chip) -> jax.stages.Lowered:
     width, positions = channels // QUERIES, KERNEL_SIZE[0] * KERNEL_SIZE[1] * KERNEL_SIZE[2]
     sharding = jax.NamedSharding(chip.mesh(), jax.P())
 
-    def array(*shape: int) -> jax.ShapeDtypeStruct:
+    def array(*shape: int) -> Any:
         return jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=sharding)
 
-    weights = RSAWeights(*(array(*shape) for shape in (
-        (positions, width), (positions, width, width), (width, width), (positions, width), (width, width)
-    )))  # fmt: skip
+    weights = RSAWeights(
+        array(positions, width),
+        array(positions, width, width),
+        array(width, width),
+        array(positions, width),
+        array(width, width),
+    )
     one = array(CLIPS, FRAMES, side, side, width)
     transform = functools.partial(ops.rsa, kernel_size=KERNEL_SIZE, implementation="gpu")
 

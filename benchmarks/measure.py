@@ -1,5 +1,6 @@
 """What all benchmarks share: interleaved timing, the machine, tables and files of results."""
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+
+from rsa_jax import ops
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "numpy", "pillow", "tensorflow-cpu")
@@ -32,6 +35,21 @@ def interleaved(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> di
             run()
             seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def add_flags(parser: argparse.ArgumentParser, *, repeats: int) -> None:
+    """Flags of the benchmarks that have PyTorch beside them."""
+    parser.add_argument("--repeats", type=int, default=repeats, help="turns (%(default)s)")
+    parser.add_argument("--batch", type=int, default=1, help="clips (%(default)s)")
+    parser.add_argument("--frames", type=int, default=8, help="of a clip (%(default)s)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of products (%(default)s)")
+    parser.add_argument("--compile", action="store_true", help="the peer by torch.compile")
+
+
+def native_implementations() -> list[str]:
+    """Implementations that this machine does not have to interpret."""
+    platforms = {"cpu", "gpu", "tpu"} - {jax.default_backend()}
+    return [name for name in ops.IMPLEMENTATIONS if name not in platforms]
 
 
 def machine() -> dict[str, Any]:

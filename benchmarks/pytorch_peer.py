@@ -4,6 +4,7 @@ Maps are B C T H W. The same function as the published one: tests/weights/test_p
 figures.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +13,38 @@ from torch.nn import functional
 
 STAGE_SIZES = (3, 4, 6, 3)
 POSITIONS = ((2,), (1, 3), (1, 3, 5), (1,))
+
+
+def device(platform: str) -> torch.device:
+    """The peer's device where JAX computes on that platform, with its convolutions tuned.
+
+    Raises:
+        RuntimeError: JAX has a GPU, this PyTorch has none.
+    """
+    if platform != "gpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise RuntimeError("JAX computes on a GPU, but this PyTorch sees none: install its CUDA build")
+    torch.backends.cudnn.benchmark = True
+    return torch.device("cuda")
+
+
+def in_type(function: Callable[..., Any], dtype: str, on: torch.device, *, compiled: bool) -> Callable[..., Any]:
+    """The function with its products taken in that type, by autocasting; and compiled, where asked for."""
+    if compiled:
+        function = torch.compile(function, mode="max-autotune-no-cudagraphs")
+
+    def run(*arguments: Any) -> Any:
+        with torch.autocast(on.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+            return function(*arguments)
+
+    return run
+
+
+def finish(on: torch.device) -> None:
+    """Waits until the device has done its work."""
+    if on.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def l2_normalize(x: torch.Tensor) -> torch.Tensor:

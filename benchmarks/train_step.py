@@ -1,6 +1,7 @@
 """Times the training step of RSANet-R50, and of the same network without RSA, beside PyTorch's; and compilation.
 
-python -m benchmarks.train_step [--repeats 5] [--batch 1] [--frames 8] [--size 224]
+python -m benchmarks.train_step [--repeats 5] [--batch 1] [--frames 8] [--size 224] [--dtype bfloat16] [--compile]
+    [--implementation gpu]
 """
 
 import argparse
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.measure import interleaved, report, table
+from benchmarks.measure import add_flags, interleaved, report, table
 from configs import common
 from rsa_jax import ops
 from rsa_jax.training.optimizer import make_optimizer, make_schedule
@@ -49,7 +50,7 @@ def make_program(
 
 def jax_step(clips: np.ndarray, label: np.ndarray, **model: Any) -> tuple[Callable[[], object], float]:
     """The compiled step, with the old state's memory given to the new one; and the seconds of its compilation."""
-    batch = jnp.asarray(clips), jnp.asarray(label)
+    batch = jnp.asarray(clips, model.get("dtype", "float32")), jnp.asarray(label)
     init, program, seconds = make_program(batch, **model)
     state = init()
 
@@ -61,22 +62,27 @@ def jax_step(clips: np.ndarray, label: np.ndarray, **model: Any) -> tuple[Callab
     return step, seconds
 
 
-def torch_step(transform: str, clips: np.ndarray, label: np.ndarray) -> Callable[[], object]:
+def torch_step(
+    transform: str, clips: np.ndarray, label: np.ndarray, dtype: str = "float32", *, compiled: bool = False
+) -> Callable[[], object]:
     """The same of the peer: forward, backward, clipping, SGD with Nesterov momentum."""
     import torch
 
-    from benchmarks.pytorch_peer import POSITIONS, RSANet
+    from benchmarks import pytorch_peer as peer
 
-    network = RSANet(CLASSES, POSITIONS if transform == "rsa" else ((),) * 4).train()
+    on = peer.device(jax.default_backend())
+    network = peer.RSANet(CLASSES, peer.POSITIONS if transform == "rsa" else ((),) * 4).train().to(on)
+    run = peer.in_type(network, dtype, on, compiled=compiled)
     optimizer = torch.optim.SGD(network.parameters(), 0.004, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(clips, -1, 1)))
-    target = torch.from_numpy(label).long()
+    tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(clips, -1, 1))).to(on, getattr(torch, dtype))
+    target = torch.from_numpy(label).long().to(on)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(network(tensor), target).backward()
+        torch.nn.functional.cross_entropy(run(tensor).float(), target).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 100.0)
         optimizer.step()
+        peer.finish(on)
 
     return step
 
@@ -84,29 +90,29 @@ def torch_step(transform: str, clips: np.ndarray, label: np.ndarray) -> Callable
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures and reports."""
     parser = argparse.ArgumentParser("benchmarks.train_step", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5, help="turns (%(default)s)")
-    parser.add_argument("--batch", type=int, default=1, help="clips (%(default)s)")
-    parser.add_argument("--frames", type=int, default=8, help="of a clip (%(default)s)")
+    add_flags(parser, repeats=5)
     parser.add_argument("--size", type=int, default=224, help="side of a frame (%(default)s)")
+    parser.add_argument("--implementation", choices=ops.IMPLEMENTATIONS, help="of rsa-jax (that of the device)")
     args = parser.parse_args(argv)
     rng = np.random.default_rng(0)
     clips = rng.standard_normal((args.batch, args.frames, args.size, args.size, 3)).astype(np.float32)
     label = rng.integers(0, CLASSES, args.batch).astype(np.int32)
     results: list[dict[str, Any]] = []
     for transform in ("rsa", "conv2d"):
-        step, compilation = jax_step(clips, label, transform=transform)
-        seconds = interleaved({"PyTorch": torch_step(transform, clips, label), "rsa-jax": step}, args.repeats)
+        fields = {"transform": transform, "dtype": args.dtype, "implementation": args.implementation}
+        step, compilation = jax_step(clips, label, **fields)
+        peer = torch_step(transform, clips, label, args.dtype, compiled=args.compile)
+        seconds = interleaved({"PyTorch": peer, "rsa-jax": step}, args.repeats)
         results.append({"transform": transform, "compilation": compilation, "seconds": seconds})
         print(results[-1], flush=True)
-    rows = [
-        [r["transform"], *r["seconds"].values(), r["seconds"]["rsa-jax"] / r["seconds"]["PyTorch"], r["compilation"]]
-        for r in results
-    ]
-    title = (
-        f"Training step of ResNet-50 with and without RSA, seconds; {args.batch} clip of {args.frames} x {args.size}²"
-    )
-    header = ["transform", "PyTorch", "rsa-jax", "ratio", "compilation"]
-    report("train_step", {title: table(header, rows)}, results)
+    rows = []
+    for r in results:
+        peer, ours = r["seconds"].values()
+        rows.append([r["transform"], peer, ours, ours / peer, args.batch / ours, r["compilation"]])
+    size = f"{args.batch} clip(s) of {args.frames} x {args.size}², {args.dtype}{', torch.compile' * args.compile}"
+    title = f"Training step of ResNet-50 with and without RSA, seconds; {size}"
+    header = ["transform", "PyTorch", "rsa-jax", "ratio", "clips/s", "compilation"]
+    report(f"train_step{'_bfloat16' * (args.dtype == 'bfloat16')}", {title: table(header, rows)}, results)
 
 
 if __name__ == "__main__":

@@ -40,14 +40,18 @@ mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 whole, parts = jax.NamedSharding(mesh, jax.P()), jax.NamedSharding(mesh, jax.P("data"))
 *maps, weights = draw(0, (8, 2, 2, 3, 2, 3), (3, 3, 1), 2)
 
+KINDS = {"tpu": "TPU v5 lite", "cuda": "NVIDIA H100"}
+
 def gradients(implementation, maps, weights):
     transform = functools.partial(ops.rsa, kernel_size=(3, 3, 1), implementation=implementation)
     return jax.grad(lambda maps, weights: (transform(*maps, weights) ** 2).sum(), argnums=(0, 1))(maps, weights)
 
 def lowered(function, platform, axes, clips):
     *maps, weights = draw(0, (clips, 2, 2, 3, 2, 3), (3, 3, 1), 2)
-    mesh = jax.make_mesh(tuple(axes.values()), tuple(axes), axis_types=(jax.sharding.AxisType.Auto,) * len(axes))
-    with jax.set_mesh(mesh):
+    device = jax.sharding.AbstractDevice(KINDS[platform], None, platform)
+    types = (jax.sharding.AxisType.Auto,) * len(axes)
+    mesh = jax.sharding.AbstractMesh(tuple(axes.values()), tuple(axes), types, abstract_device=device)
+    with jax.sharding.use_abstract_mesh(mesh):
         text = jax.jit(function).trace(maps, weights).lower(lowering_platforms=(platform,)).as_text()
     return len(re.findall(r"custom_call @(tpu_custom_call|__gpu\\$xla.gpu.triton)\\(", text))
 

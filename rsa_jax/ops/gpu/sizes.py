@@ -123,9 +123,8 @@ def make_sizes(query: Float[Array, "B T H W L C"], weights: RSAWeights, kernel_s
 
 
 def product(a: Float[Array, "M K"], b: Float[Array, "K N"]) -> Float[Array, "M N"]:
-    """a b in float32, exactly where the factors are float32."""
-    precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
-    return jnp.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
+    """a b, summed in float32."""
+    return jnp.dot(a, b, preferred_element_type=jnp.float32)
 
 
 def divide(x: Array, size: int) -> tuple[Array, Array]:

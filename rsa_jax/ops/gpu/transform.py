@@ -94,7 +94,8 @@ _rsa.defvjp(_forward, _backward)
 def _value_weights(weights: RSAWeights) -> Float[Array, "M 1 D+C"]:
     """Weights of all sums over windows of the value."""
     assert weights.H2 is not None
-    return jnp.concatenate([weights.H2] + [weights.G] * (weights.G is not None), axis=1)[:, None]
+    both = weights.H2 if weights.G is None else jnp.concatenate([weights.H2, weights.G], axis=1)
+    return both[:, None]
 
 
 def _sums_grads(
