@@ -1,7 +1,8 @@
 """A program's positions, and what it loads for them.
 
 A program computes a block of frames at one pixel. The query lies as the layer has it, `B T H W L C`, and the result,
-`B T H W C L`; key and value with frames last and zeros around, so that the windows of a block are rows of frames.
+`B T H W C L`. Key and value have their frames last, a copy for each move in time, and zeros around: so the windows of a
+block are rows of frames, and threads load them several numbers at a time.
 """
 
 from typing import Any, NamedTuple
@@ -14,7 +15,6 @@ from jaxtyping import Array, Float
 
 from rsa_jax.ops.equations import RSAWeights
 from rsa_jax.ops.gpu.sizes import LARGEST, Sizes, divide, product
-from rsa_jax.ops.windows import KernelSize
 
 
 class Operands(NamedTuple):
@@ -22,7 +22,7 @@ class Operands(NamedTuple):
 
     Attributes:
         query: `B T H W L C`, in one axis, as the kernels index it.
-        key: of windows, see `with_margins`.
+        key: see `moved`.
         value: likewise.
         H1: matrices from a window to A, `C D M`. D, C behind it and M are those of blocks, see `Sizes`.
         H2: the matrix from a window to H2ᵀ X^V, `D M`.
@@ -44,7 +44,7 @@ class Operands(NamedTuple):
 def make_operands(query: Array, key: Array, value: Array, weights: RSAWeights, sizes: Sizes) -> Operands:
     """The operands of a transform, whose H1 has entries of every channel."""
     H2, H1, P1, G, identity = weights
-    entries, kernel_size = sum(sizes.entries), sizes.kernel_size
+    entries = sum(sizes.entries)
 
     def matrix(x: Float[Array, "M *C E"] | None, outputs: int) -> Float[Array, "*C e m"] | None:
         if x is None:
@@ -57,8 +57,8 @@ def make_operands(query: Array, key: Array, value: Array, weights: RSAWeights, s
 
     return Operands(
         query.reshape(-1),
-        None if H1 is None else with_margins(key, kernel_size).reshape(-1),
-        with_margins(value, kernel_size).reshape(-1),
+        None if H1 is None else moved(key, sizes),
+        moved(value, sizes),
         matrix(H1, sizes.latent_block),
         matrix(H2, sizes.latent_block),
         matrix(G, sizes.channel_block),
@@ -67,11 +67,14 @@ def make_operands(query: Array, key: Array, value: Array, weights: RSAWeights, s
     )
 
 
-def with_margins(x: Float[Array, "B T H W C"], kernel_size: KernelSize) -> Float[Array, "H+ W+ C B T+"]:
-    """The map with its clips and frames last, and zeros around it."""
-    frames, rows, columns = (size // 2 for size in kernel_size)
-    margins = [(rows, rows), (columns, columns), (0, 0), (0, 0), (frames, frames)]
-    return jnp.pad(x.transpose(2, 3, 4, 0, 1), margins)
+def moved(x: Float[Array, "B T H W C"], sizes: Sizes) -> Float[Array, "N"]:
+    """`H+ W+ C m_t F` in one axis: the map moved by each of a window's frames, F as in a whole number of blocks."""
+    moves, rows, columns = sizes.kernel_size
+    x = jnp.pad(x.transpose(2, 3, 4, 0, 1), [(0, 0)] * 4 + [(moves // 2, moves // 2)])
+    x = jnp.stack([x[..., i : i + sizes.frames] for i in range(moves)], axis=3)
+    x = x.reshape(*x.shape[:4], -1)
+    margins = [(rows // 2, rows // 2), (columns // 2, columns // 2), (0, 0), (0, 0)]
+    return jnp.pad(x, [*margins, (0, sizes.all_frames - x.shape[-1])]).reshape(-1)
 
 
 class Block(NamedTuple):
@@ -103,20 +106,18 @@ class Block(NamedTuple):
         """Windows of a channel, in parts: see `Sizes.entries`. There is something behind M, for weights of 0."""
         sizes = self.sizes
         moves, rows, columns = sizes.kernel_size
-        width, length = sizes.width + columns - 1, sizes.frames + moves - 1
-        clip, frame = divide(self.frame, sizes.frames)
+        width, row_length = sizes.width + columns - 1, moves * sizes.all_frames
 
-        def place(row: Array, column: Array, frame: Array) -> Array:
-            return (row * width + column) * (sizes.channels * sizes.clips * length) + frame
+        def place(row: Array, column: Array) -> Array:
+            return (row * width + column) * (sizes.channels * row_length)
 
-        first = place(*divide(self.pixel, sizes.width), clip * length + frame)
-        first += channel * (sizes.clips * length)
+        first = place(*divide(self.pixel, sizes.width)) + channel * row_length
         parts = []
         for i, size in enumerate(sizes.entries):
             m = jnp.minimum(i * size + jnp.arange(size), sizes.window - 1)
             move, pixel = divide(m, rows * columns)
-            offset = place(*divide(pixel, columns), move)
-            parts.append(plgpu.load(x.at[offset[:, None] + first[None]]))
+            offset = place(*divide(pixel, columns)) + move * sizes.all_frames
+            parts.append(plgpu.load(x.at[offset[:, None] + (first + self.place)[None]]))
         return parts
 
     def rows(self, channel: Array) -> tuple[Array, Array]:

@@ -104,8 +104,8 @@ class Sizes:
         """Whether the registers hold the arrays of a program, and an index reaches every number."""
         numbers = self.query_block * max(self.latent_block, self.channel_block) * self.frame_block
         moves, rows, columns = self.kernel_size
-        with_margins = (self.height + rows - 1) * (self.width + columns - 1) * self.clips * (self.frames + moves - 1)
-        largest = max(self.pixels * self.all_frames * max(self.queries, self.sums), with_margins) * self.channels
+        moved = (self.height + rows - 1) * (self.width + columns - 1) * moves
+        largest = max(self.pixels * max(self.queries, self.sums, moves), moved) * self.channels * self.all_frames
         return numbers <= MOST_NUMBERS and largest < LARGEST
 
 

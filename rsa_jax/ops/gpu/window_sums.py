@@ -1,6 +1,7 @@
 """Gradients of sums over windows, Σ_m x[n + m, c] weights[m, c, e]: of the weights, and of the map."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -10,13 +11,15 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Float
 
-from rsa_jax.ops.gpu.positions import numbered_block, store, with_margins
+from rsa_jax.ops.gpu.positions import moved, numbered_block, store
 from rsa_jax.ops.gpu.sizes import SMALLEST, WARPS, Sizes, block, divide, product
 
 # Programs that the sums over all positions are split among: a few for each multiprocessor of the largest cards.
 PROGRAMS = 512
 # Pixels that a program computes gradients of a map for, down and across: as many as the rows of a product.
 TILE = 4
+# Frames that it computes at most.
+MOST_FRAMES = 128
 
 
 def weights_grad(
@@ -44,7 +47,7 @@ def weights_grad(
         compiler_params=plgpu.CompilerParams(num_warps=WARPS, num_stages=1),
         interpret=interpret,
         name="rsa_weights_grad",
-    )(with_margins(x, sizes.kernel_size).reshape(-1), sums_grad)
+    )(moved(x, sizes), sums_grad)
     return jnp.sum(partial_sums, axis=0)[:, : sizes.window, :outputs].swapaxes(0, 1)
 
 
@@ -72,59 +75,69 @@ def map_grad(
     weights: Float[Array, "M #C E"], sums_grad: Float[Array, "N"], *, sizes: Sizes, interpret: bool
 ) -> Float[Array, "B T H W C"]:
     """The gradient of the map. Arguments as above."""
+    moves = sizes.kernel_size[0]
     down, across = pl.cdiv(sizes.height, TILE), pl.cdiv(sizes.width, TILE)
     grad = pl.pallas_call(
         functools.partial(_map_kernel, outputs=weights.shape[-1], shared=weights.shape[1] == 1, sizes=sizes),
-        out_shape=jax.ShapeDtypeStruct((sizes.pixels * sizes.channels * sizes.all_frames,), sums_grad.dtype),
-        grid=(down * across * sizes.blocks, sizes.channels),
+        out_shape=jax.ShapeDtypeStruct((moves * sizes.pixels * sizes.channels * sizes.all_frames,), jnp.float32),
+        grid=(down * across * (sizes.all_frames // _frames(sizes)), sizes.channels),
         in_specs=[pl.BlockSpec(memory_space=pl.ANY)] * 2,
         out_specs=pl.BlockSpec(memory_space=pl.ANY),
         compiler_params=plgpu.CompilerParams(num_warps=WARPS // 2, num_stages=1),
         interpret=interpret,
         name="rsa_map_grad",
     )(weights.reshape(-1), sums_grad)
-    grad = grad.reshape(sizes.height, sizes.width, sizes.channels, sizes.all_frames)
-    grad = grad[..., : sizes.clips * sizes.frames]
-    return grad.reshape(*grad.shape[:3], sizes.clips, sizes.frames).transpose(3, 4, 0, 1, 2)
+    grad = grad.reshape(moves, sizes.height, sizes.width, sizes.channels, sizes.all_frames)
+    grad = grad[..., : sizes.clips * sizes.frames].reshape(*grad.shape[:-1], sizes.clips, sizes.frames)
+    # What moves in time brought to a frame, it takes from there.
+    grad = jnp.pad(grad, [(0, 0)] * 5 + [(moves // 2, moves // 2)])
+    frames = [grad[i, ..., moves - 1 - i : moves - 1 - i + sizes.frames] for i in range(moves)]
+    return sum(frames[1:], start=frames[0]).transpose(3, 4, 0, 1, 2)
+
+
+def _frames(sizes: Sizes) -> int:
+    """Frames that a program computes gradients of a map for: more than at a position, where there are more arrays."""
+    return math.gcd(sizes.all_frames, MOST_FRAMES)
 
 
 def _map_kernel(weights_ref: Any, grad_ref: Any, out_ref: Any, *, outputs: int, shared: bool, sizes: Sizes) -> None:
-    """Adds up, for the pixels of a tile, what each pixel around them and each move in time contributes."""
+    """Adds up, for the pixels of a tile and each move in time, what the pixels around them contribute."""
     moves, rows, columns = sizes.kernel_size
-    channel, across = pl.program_id(1), pl.cdiv(sizes.width, TILE)
-    tile, frames = divide(pl.program_id(0), sizes.blocks)
+    channel, across, length = pl.program_id(1), pl.cdiv(sizes.width, TILE), _frames(sizes)
+    tile, frames = divide(pl.program_id(0), sizes.all_frames // length)
     top, left = (TILE * i for i in divide(tile, across))
-    frame = frames * sizes.frame_block + jnp.arange(sizes.frame_block)
+    frame = frames * length + jnp.arange(length)
     row, column = divide(jnp.arange(SMALLEST), TILE)
     output = jnp.arange(block(outputs))
+    step = outputs if shared else sizes.channels * outputs
 
-    def add(i: Array, total: Float[Array, "P F"]) -> Float[Array, "P F"]:
-        i, x = divide(i, TILE + columns - 1)
-        move, y = divide(i, TILE + rows - 1)
-        # The pixel at (y, x) around the tile has that at (row, column) of it at this place of its window.
-        place_y, place_x = row - y + rows - 1, column - x + columns - 1
+    def add(y: Array, x: Array, totals: list[Float[Array, "P F"]]) -> list[Float[Array, "P F"]]:
+        # This pixel around the tile has that at (row, column) in it at this place of its window.
+        place_y, place_x = top + row - y + rows // 2, left + column - x + columns // 2
         inside = (place_y >= 0) & (place_y < rows) & (place_x >= 0) & (place_x < columns)
-        place = (move * rows + place_y) * columns + place_x
-        index = place[:, None] * (outputs if shared else sizes.channels * outputs) + output[None]
-        index += 0 if shared else channel * outputs
-        weights = plgpu.load(weights_ref.at[index], mask=inside[:, None] & (output < outputs)[None], other=0)
+        index = (place_y * columns + place_x)[:, None] * step + output[None] + (0 if shared else channel * outputs)
+        inside = inside[:, None] & (output < outputs)[None]
+        there = jnp.broadcast_to((output < outputs)[:, None], (len(output), length))
+        source = ((y * sizes.width + x) * sizes.channels + channel) * outputs + output[:, None]
+        grad = plgpu.load(grad_ref.at[source * sizes.all_frames + frame[None]], mask=there, other=0)
+        for i, total in enumerate(totals):
+            weights = plgpu.load(weights_ref.at[index + i * rows * columns * step], mask=inside, other=0)
+            totals[i] = total + product(weights, grad)
+        return totals
 
-        source_y, source_x = top + y - rows // 2, left + x - columns // 2
-        source = frame - move + moves // 2
-        there = (source_y >= 0) & (source_y < sizes.height) & (source_x >= 0) & (source_x < sizes.width)
-        there &= (
-            (source >= 0)
-            & (divide(source, sizes.frames)[0] == divide(frame, sizes.frames)[0])
-            & (source < sizes.all_frames)
-        )
-        index = ((source_y * sizes.width + source_x) * sizes.channels + channel) * outputs + output[:, None]
-        index = index * sizes.all_frames + source[None]
-        grad = plgpu.load(grad_ref.at[index], mask=there[None] & (output < outputs)[:, None], other=0)
-        return total + product(weights, grad)
+    def add_row(y: Array, totals: list[Float[Array, "P F"]]) -> list[Float[Array, "P F"]]:
+        return lax.fori_loop(*_around(left, columns, sizes.width), lambda x, totals: add(y, x, totals), totals)
 
-    steps = moves * (TILE + rows - 1) * (TILE + columns - 1)
-    total = lax.fori_loop(0, steps, add, jnp.zeros((SMALLEST, sizes.frame_block), jnp.float32))
+    totals = [jnp.zeros((SMALLEST, length), jnp.float32)] * moves
+    totals = lax.fori_loop(*_around(top, rows, sizes.height), add_row, totals)
     inside = (top + row < sizes.height) & (left + column < sizes.width)
-    index = ((top + row) * sizes.width + left + column) * sizes.channels + channel
-    index = index[:, None] * sizes.all_frames + frame[None]
-    store(out_ref, (index, jnp.broadcast_to(inside[:, None], index.shape)), total)
+    for i, total in enumerate(totals):
+        index = ((i * sizes.height + top + row) * sizes.width + left + column) * sizes.channels + channel
+        index = index[:, None] * sizes.all_frames + frame[None]
+        store(out_ref, (index, jnp.broadcast_to(inside[:, None], index.shape)), total)
+
+
+def _around(first: Array, size: int, length: int) -> tuple[Array, Array]:
+    """From where to where along an axis the windows of a tile reach, within the map."""
+    reach = size // 2
+    return jnp.maximum(first - reach, 0), jnp.minimum(first + TILE + reach, length)
