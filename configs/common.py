@@ -84,8 +84,8 @@ def model_config() -> ConfigDict:
     config.dtype = "float32"
     # Recompute each block in the backward pass instead of keeping its activations.
     config.remat = False
-    # How operations are computed: "xla" (plain JAX), "cpu", "tpu", and for RSA "reference" (Eq. 11) or "conv"
-    # (Eq. 12 by grouped convolutions). None: what suits the platform.
+    # How operations are computed: "xla" (plain JAX), "cpu", "tpu", and for RSA "gpu" (kernels; never timed),
+    # "reference" (Eq. 11) or "conv" (Eq. 12 by grouped convolutions). None: what suits the platform.
     config.implementation = placeholder(str)
     return config
 

@@ -5,6 +5,7 @@ equations.py    the paper's equations at one position or many; reference.py, on 
 conv.py         the transform through grouped convolutions
 xla/            plain JAX, for GPUs, and for what the others do not have
 cpu/            for CPUs
+gpu/            kernels for NVIDIA GPUs, which have to be asked for
 tpu/            kernels for TPUs
 devices.py      devices that share a batch
 """
