@@ -2,14 +2,16 @@
 
 python -m benchmarks.gpu_kernels --chip h100|a100
 
-For each layer of RSANet-R50: the registers of a thread, by NVIDIA's assembler (`ptxas`, in the CUDA packages), those
-that it kept in memory instead ("spilled"), shared memory, and how many of the warps that a multiprocessor can hold it
-has room for: the occupancy.
+For each layer of RSANet-R50, and for others that take more: the registers of a thread, by NVIDIA's assembler (`ptxas`,
+in the CUDA packages); those that it kept in memory instead ("spilled"); shared memory; and how many of the warps that a
+multiprocessor can hold it has room for: the occupancy.
 """
 
 import argparse
+import dataclasses
 import functools
 import json
+import math
 import re
 import subprocess
 import tempfile
@@ -18,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import nvidia.cu13
 
 from benchmarks.accelerators import CLIPS, FRAMES, compilers
@@ -28,7 +29,30 @@ from rsa_jax import ops
 from rsa_jax.chips import CHIPS, Chip
 from rsa_jax.ops.equations import RSAWeights
 
-QUERIES, KERNEL_SIZE = 8, (5, 7, 7)
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A transform: side of the map, queries, their channels, D, window, type."""
+
+    side: int
+    queries: int
+    channels: int
+    latent: int
+    kernel_size: tuple[int, int, int] = (5, 7, 7)
+    dtype: str = "bfloat16"
+
+
+# The layers of RSANet-R50; then what takes much of a multiprocessor.
+CASES = {f"{side}² x {channels}": Case(side, 8, channels // 8, channels // 8) for side, channels, _ in STAGES} | {
+    "7² x 512, float32": Case(7, 8, 64, 64, dtype="float32"),
+    "7² x 512, 4 queries, float32": Case(7, 4, 128, 128, dtype="float32"),
+    "7² x 512, 2 queries": Case(7, 2, 256, 256),
+    "7² x 512, window 5 x 9 x 9, float32": Case(7, 8, 64, 64, (5, 9, 9), "float32"),
+    "7² x 512, window 5 x 11 x 11": Case(7, 8, 64, 64, (5, 11, 11)),
+    "14² x 256, D = 128, float32": Case(14, 8, 32, 128, (3, 3, 3), "float32"),
+    "14² x 1024, 64 queries": Case(14, 64, 16, 16),
+    "3² x 64, window 15 x 15 x 15": Case(3, 8, 8, 8, (15, 15, 15)),
+}
 PTXAS = Path(next(iter(nvidia.cu13.__path__))) / "bin" / "ptxas"
 LAUNCH = re.compile(r"(rsa_\w+) grid: \[(\d+), (\d+), \d+\] threads: \[(\d+), .*shared_memory: (\d+) bytes")
 REGISTERS, SPILLED = re.compile(r"Used (\d+) registers"), re.compile(r"(\d+) bytes spill stores")
@@ -36,37 +60,37 @@ REGISTERS, SPILLED = re.compile(r"Used (\d+) registers"), re.compile(r"(\d+) byt
 ALL_REGISTERS, WARP, UNIT = 65536, 32, 8
 
 
-def lower(side: int, channels: int, chip: Chip) -> jax.stages.Lowered:
-    """The transform of a layer, with its gradients."""
-    width, positions = channels // QUERIES, KERNEL_SIZE[0] * KERNEL_SIZE[1] * KERNEL_SIZE[2]
+def lower(case: Case, chip: Chip) -> jax.stages.Lowered:
+    """The transform with its gradients."""
+    side, channels, latent, positions = case.side, case.channels, case.latent, math.prod(case.kernel_size)
     sharding = jax.NamedSharding(chip.mesh(), jax.P())
 
     def array(*shape: int) -> Any:
-        return jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=sharding)
+        return jax.ShapeDtypeStruct(shape, case.dtype, sharding=sharding)
 
     weights = RSAWeights(
-        array(positions, width),
-        array(positions, width, width),
-        array(width, width),
-        array(positions, width),
-        array(width, width),
+        array(positions, latent),
+        array(positions, channels, latent),
+        array(channels, latent),
+        array(positions, channels),
+        array(channels, channels),
     )
-    one = array(CLIPS, FRAMES, side, side, width)
-    transform = functools.partial(ops.rsa, kernel_size=KERNEL_SIZE, implementation="gpu")
+    one = array(CLIPS, FRAMES, side, side, channels)
+    transform = functools.partial(ops.rsa, kernel_size=case.kernel_size, implementation="gpu")
 
     def both(y_grad: jax.Array, *arguments: Any) -> Any:
         y, pullback = jax.vjp(transform, *arguments)
         return y, pullback(y_grad)
 
-    query = array(CLIPS, FRAMES, side, side, QUERIES, width)
+    query = array(CLIPS, FRAMES, side, side, case.queries, channels)
     return jax.jit(both).lower(query, query, one, one, weights)
 
 
-def kernels(side: int, channels: int, chip: Chip) -> Iterator[dict[str, Any]]:
+def kernels(case: Case, chip: Chip) -> Iterator[dict[str, Any]]:
     """What each kernel takes."""
     with tempfile.TemporaryDirectory() as directory:
         options = chip.options | {"xla_dump_to": directory, "xla_gpu_dump_llvmir": True}
-        lower(side, channels, chip).compile(compiler_options=options)
+        lower(case, chip).compile(compiler_options=options)
         (launches,) = Path(directory).glob("*.thunk_sequence.txt")
         programs = {}
         for path in Path(directory).glob("*.ptx"):
@@ -113,16 +137,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--chip", choices=[name for name, chip in CHIPS.items() if chip.description], required=True)
     chip = CHIPS[parser.parse_args(argv).chip]
     results, rows = {}, []
-    for side, channels, _ in STAGES:
-        name = f"{side}² x {channels}"
-        results[name] = list(kernels(side, channels, chip))
+    for name, case in CASES.items():
+        results[name] = list(kernels(case, chip))
+        assert results[name], f"{name}: left to plain JAX"
         for kernel in results[name]:
             kernel["occupancy"] = occupancy(kernel, chip)
             share = f"{100 * kernel['occupancy']:.0f} %"
             columns = ("programs", "threads", "registers", "spilled", "shared")
             rows.append([name, f"`{kernel['kernel']}`", *(kernel[column] for column in columns), share])
     header = ["", "kernel", "programs", "threads", "registers", "bytes spilled", "shared memory, bytes", "occupancy"]
-    title = f"Kernels of RSA, {chip.name}, bfloat16, {CLIPS} clips of {FRAMES} frames"
+    title = f"Kernels of RSA, {chip.name}, bfloat16 unless said, {CLIPS} clips of {FRAMES} frames"
     text = f"{title}\n\n{table(header, rows)}\n\nBy the compilers of {compilers(chip)}; nothing was run."
     print(text)
     stem = RESULTS / f"gpu_kernels_{chip.name}"

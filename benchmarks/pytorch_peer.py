@@ -26,6 +26,7 @@ def device(platform: str) -> torch.device:
     if not torch.cuda.is_available():
         raise RuntimeError("JAX computes on a GPU, but this PyTorch sees none: install its CUDA build")
     torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("high")  # TensorFloat-32, as in JAX
     return torch.device("cuda")
 
 

@@ -110,9 +110,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         peer, ours = r["seconds"].values()
         rows.append([r["transform"], peer, ours, ours / peer, args.batch / ours, r["compilation"]])
     size = f"{args.batch} clip(s) of {args.frames} x {args.size}², {args.dtype}{', torch.compile' * args.compile}"
-    title = f"Training step of ResNet-50 with and without RSA, seconds; {size}"
+    by = f", implementation {args.implementation}" if args.implementation else ""
+    title = f"Training step of ResNet-50 with and without RSA, seconds; {size}{by}"
     header = ["transform", "PyTorch", "rsa-jax", "ratio", "clips/s", "compilation"]
-    report(f"train_step{'_bfloat16' * (args.dtype == 'bfloat16')}", {title: table(header, rows)}, results)
+    kind = [args.dtype] * (args.dtype != "float32") + [args.implementation] * bool(args.implementation)
+    report("_".join(["train_step", *kind]), {title: table(header, rows)}, results)
 
 
 if __name__ == "__main__":

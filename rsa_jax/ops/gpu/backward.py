@@ -25,8 +25,7 @@ from rsa_jax.ops.gpu.positions import (
     load,
     numbered_block,
     store,
-    value_code,
-    value_context,
+    value_codes,
 )
 from rsa_jax.ops.gpu.sizes import WARPS, Sizes
 
@@ -36,7 +35,7 @@ class Gradients(NamedTuple):
 
     Attributes:
         query: in its order.
-        key_sums: of A, `H W C D F`, where F are the frames of all clips and those that fill up blocks.
+        key_sums: of A, `H W C D F`, where F are the frames of all clips, and padding.
         value_sums: of H2ᵀ X^V and the relational context, `H W C D+C F`.
         P1: of each program, `N C D`, in float32.
         identity: likewise, `N C C`.
@@ -81,9 +80,8 @@ def _kernel(operands: Operands, y_grad_ref: Any, *outputs: Any, sizes: Sizes) ->
     y_grad = None if operands.G is None else load(y_grad_ref, at.all_results())
 
     def of_value(channel: Array, z_grad: Float[Array, "L D F"]) -> Float[Array, "L D F"]:
-        windows = at.windows(operands.value, channel)
-        code = value_code(operands, windows)
-        if y_grad is None:
+        code, context = value_codes(operands, at, channel)
+        if y_grad is None or context is None:
             u_grad = load(y_grad_ref, at.results(channel))
         else:
             u = jnp.sum(z * code[None], axis=1)
@@ -91,7 +89,7 @@ def _kernel(operands: Operands, y_grad_ref: Any, *outputs: Any, sizes: Sizes) ->
             _store_sums(grads.value_sums, context_grad, channel, at, range(sizes.latent, sizes.sums), sizes.sums)
             if grads.identity is not None:
                 _store_total(grads.identity, context_grad, channel, at, sizes.channels)
-            u_grad = jnp.sum(y_grad * value_context(operands, windows, channel)[None], axis=1)
+            u_grad = jnp.sum(y_grad * context[None], axis=1)
         code_grad = jnp.sum(u_grad[:, None] * z, axis=0)
         _store_sums(grads.value_sums, code_grad, channel, at, range(sizes.latent), sizes.sums)
         return z_grad + u_grad[:, None] * code[None]
@@ -113,7 +111,7 @@ def _kernel(operands: Operands, y_grad_ref: Any, *outputs: Any, sizes: Sizes) ->
 
 
 def _store_sums(x: Any, numbers: Float[Array, "E F"], channel: Array, at: Block, rows: range, length: int) -> None:
-    """Writes these of the gradients, of which each channel has so many. Frames that fill up a block have 0."""
+    """Writes rows of a channel's gradients, `length` in all. Padding has 0."""
     sizes, row = at.sizes, jnp.arange(len(numbers))[:, None]
     index = ((at.pixel * sizes.channels + channel) * length + rows.start + row) * sizes.all_frames + at.place
     store(x, (index, jnp.broadcast_to(row < len(rows), index.shape)), numbers)

@@ -1,4 +1,4 @@
-"""The transform. Only query, key, value, weights and result pass through the card's memory.
+"""The transform. What lies between query, key, value and result stays in registers.
 
 For each position, with the codes A and B = (H2ᵀ X^V)ᵀ and the context X = (X^V)ᵀ G of one channel at a time:
 
@@ -20,8 +20,7 @@ from rsa_jax.ops.gpu.positions import (
     latent_kernels,
     numbered_block,
     store,
-    value_code,
-    value_context,
+    value_codes,
 )
 from rsa_jax.ops.gpu.sizes import WARPS, Sizes
 
@@ -45,12 +44,12 @@ def _kernel(operands: Operands, y_ref: Any, *, sizes: Sizes) -> None:
     z = latent_kernels(operands, at)
 
     def aggregate(channel: Array, y: Any) -> Any:
-        windows = at.windows(operands.value, channel)
-        u = jnp.sum(z * value_code(operands, windows)[None], axis=1)
-        if operands.G is None:
+        code, context = value_codes(operands, at, channel)
+        u = jnp.sum(z * code[None], axis=1)
+        if context is None:
             store(y_ref, at.results(channel), u)
             return None
-        return y + u[:, None] * value_context(operands, windows, channel)[None]
+        return y + u[:, None] * context[None]
 
     y = None
     if operands.G is not None:

@@ -5,16 +5,21 @@ A program computes a block of frames at one pixel. The query lies as the layer h
 block are rows of frames, and threads load them several numbers at a time.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Float
 
 from rsa_jax.ops.equations import RSAWeights
 from rsa_jax.ops.gpu.sizes import LARGEST, Sizes, divide, product
+
+# Parts of a window up to which a loop over them is written out: fast to run, slow to compile.
+WRITTEN_OUT = 2
 
 
 class Operands(NamedTuple):
@@ -24,7 +29,8 @@ class Operands(NamedTuple):
         query: `B T H W L C`, in one axis, as the kernels index it.
         key: see `moved`.
         value: likewise.
-        H1: matrices from a window to A, `C D M`. D, C behind it and M are those of blocks, see `Sizes`.
+        H1: matrices from a window to A, `C D M`. Here and below, D, the last C, and M are filled up with zeros: to a
+            block, and to whole parts of a window (see `Sizes`).
         H2: the matrix from a window to H2ᵀ X^V, `D M`.
         G: likewise, to the relational context, `C M`.
         P1: `C D`, in float32.
@@ -44,7 +50,7 @@ class Operands(NamedTuple):
 def make_operands(query: Array, key: Array, value: Array, weights: RSAWeights, sizes: Sizes) -> Operands:
     """The operands of a transform, whose H1 has entries of every channel."""
     H2, H1, P1, G, identity = weights
-    entries = sum(sizes.entries)
+    entries = sizes.parts * sizes.entries
 
     def matrix(x: Float[Array, "M *C E"] | None, outputs: int) -> Float[Array, "*C e m"] | None:
         if x is None:
@@ -83,7 +89,7 @@ class Block(NamedTuple):
     Attributes:
         number: of the block.
         pixel: number of the pixel.
-        place: frames, numbered over all clips and what fills up the last block.
+        place: frames, numbered over all clips, and padding behind the last.
         sizes: of the transform.
     """
 
@@ -99,11 +105,11 @@ class Block(NamedTuple):
 
     @property
     def frame(self) -> Array:
-        """The frames, of which the last stands for those that fill up its block."""
+        """The frames; in the place of padding, the last one."""
         return jnp.minimum(self.place, self.sizes.clips * self.sizes.frames - 1)
 
-    def windows(self, x: Any, channel: Array) -> list[Float[Array, "m F"]]:
-        """Windows of a channel, in parts: see `Sizes.entries`. There is something behind M, for weights of 0."""
+    def windows(self, x: Any, channel: Array, part: int | Array) -> Float[Array, "m F"]:
+        """A part of a channel's windows (`Sizes.entries`). Behind the last entry, it stands there again."""
         sizes = self.sizes
         moves, rows, columns = sizes.kernel_size
         width, row_length = sizes.width + columns - 1, moves * sizes.all_frames
@@ -111,14 +117,35 @@ class Block(NamedTuple):
         def place(row: Array, column: Array) -> Array:
             return (row * width + column) * (sizes.channels * row_length)
 
+        entry = jnp.minimum(part * sizes.entries + jnp.arange(sizes.entries), sizes.window - 1)
+        move, pixel = divide(entry, rows * columns)
+        offset = place(*divide(pixel, columns)) + move * sizes.all_frames
         first = place(*divide(self.pixel, sizes.width)) + channel * row_length
-        parts = []
-        for i, size in enumerate(sizes.entries):
-            m = jnp.minimum(i * size + jnp.arange(size), sizes.window - 1)
-            move, pixel = divide(m, rows * columns)
-            offset = place(*divide(pixel, columns)) + move * sizes.all_frames
-            parts.append(plgpu.load(x.at[offset[:, None] + (first + self.place)[None]]))
-        return parts
+        return plgpu.load(x.at[offset[:, None] + (first + self.place)[None]])
+
+    def sums(self, x: Any, channel: Array, *matrices: Callable[[Any], Array]) -> list[Float[Array, "E F"]]:
+        """Products of matrices with a channel's windows.
+
+        Args:
+            x: see `moved`.
+            channel: of it.
+            matrices: each a function from a slice of entries to those columns of a matrix `E M`.
+        """
+        sizes = self.sizes
+
+        def products(part: int | Array) -> list[Float[Array, "E F"]]:
+            windows, entries = self.windows(x, channel, part), pl.ds(part * sizes.entries, sizes.entries)
+            return [product(matrix(entries), windows) for matrix in matrices]
+
+        def add(part: int | Array, totals: list[Float[Array, "E F"]]) -> list[Float[Array, "E F"]]:
+            return [total + more for total, more in zip(totals, products(part), strict=True)]
+
+        totals = products(0)
+        if sizes.parts <= WRITTEN_OUT:
+            for part in range(1, sizes.parts):
+                totals = add(part, totals)
+            return totals
+        return lax.fori_loop(1, sizes.parts, add, totals)
 
     def rows(self, channel: Array) -> tuple[Array, Array]:
         """Where a channel of all queries lies in `B T H W L C`, and which of them are there: `L F`."""
@@ -154,15 +181,6 @@ def numbered_block(number: Array, sizes: Sizes) -> Block:
     return Block(number, pixel, frames * sizes.frame_block + jnp.arange(sizes.frame_block), sizes)
 
 
-def sums(matrices: Any, windows: list[Float[Array, "m F"]], *channel: Array) -> Float[Array, "E F"]:
-    """Products of a matrix `E M`, that of the channel where each has its own, with windows."""
-    first, products = 0, []
-    for part in windows:
-        products.append(product(matrices[*channel, :, pl.ds(first, len(part))], part))
-        first += len(part)
-    return sum(products[1:], start=products[0])
-
-
 def load(x: Any, place: tuple[Array, Array]) -> Float[Array, "*N"]:
     """Numbers in float32; 0 where there are none."""
     index, inside = place
@@ -188,21 +206,27 @@ def latent_kernels(operands: Operands, at: Block) -> Float[Array, "L D F"]:
         return z + query[:, None] * key_code(operands, at, channel)[None]
 
     zeros = jnp.zeros((sizes.query_block, sizes.latent_block, sizes.frame_block), jnp.float32)
-    return jax.lax.fori_loop(0, sizes.channels, add, zeros)
+    return lax.fori_loop(0, sizes.channels, add, zeros)
 
 
 def key_code(operands: Operands, at: Block, channel: Array) -> Float[Array, "D F"]:
     """P1 + A of a channel."""
-    code = sums(operands.H1, at.windows(operands.key, channel), channel)
+    (code,) = at.sums(operands.key, channel, lambda entries: operands.H1[channel, :, entries])
     return code if operands.P1 is None else code + operands.P1[channel][:, None]
 
 
-def value_code(operands: Operands, windows: list[Float[Array, "m F"]]) -> Float[Array, "D F"]:
-    """H2ᵀ X^V of a channel, by its windows."""
-    return sums(operands.H2, windows)
+def value_codes(
+    operands: Operands, at: Block, channel: Array
+) -> tuple[Float[Array, "D F"], Float[Array, "C F"] | None]:
+    """H2ᵀ X^V of a channel; and I + (X^V)ᵀ G, where the context has a relational part."""
+    matrices = [operands.H2] if operands.G is None else [operands.H2, operands.G]
+    columns = [functools.partial(_columns, matrix) for matrix in matrices]
+    code, *contexts = at.sums(operands.value, channel, *columns)
+    if not contexts:
+        return code, None
+    (context,) = contexts
+    return code, context if operands.identity is None else context + operands.identity[channel][:, None]
 
 
-def value_context(operands: Operands, windows: list[Float[Array, "m F"]], channel: Array) -> Float[Array, "C F"]:
-    """I + (X^V)ᵀ G of a channel, by its windows."""
-    context = sums(operands.G, windows)
-    return context if operands.identity is None else context + operands.identity[channel][:, None]
+def _columns(matrix: Any, entries: Any) -> Float[Array, "E m"]:
+    return matrix[:, entries]

@@ -11,23 +11,29 @@ from jaxtyping import Array, Float
 from rsa_jax.ops.equations import RSAWeights
 from rsa_jax.ops.windows import KernelSize
 
-# Rows and columns of a matrix product are at least as many.
+# The least number of rows and columns of a matrix product.
 SMALLEST = 16
-# Threads of a program, in warps of 32; the numbers that they hold of one array, and the most that they could.
+# Threads of a program, in warps of 32.
 WARPS = 8
-NUMBERS, MOST_NUMBERS = 4096, 32768
-# Entries of a window that are multiplied at a time.
-ENTRIES = 128
+# Numbers of one array that a program's threads hold: as many as it aims at, and the most. The largest kernel holds
+# three such arrays; with more, threads would keep numbers in memory.
+NUMBERS, MOST_NUMBERS = 4096, 16384
+# The most rows of a matrix that meets windows, the most entries of them at a time, and the most bytes of all sums over
+# windows of a position and channel.
+MOST_ROWS, MOST_ENTRIES, MOST_SUMS = 256, 128, 1024
+# Bytes of a factor of a product: factors pass through a multiprocessor's shared memory, of which cards have 99 KiB or
+# more for a program.
+FACTOR = 16 * 1024
 # Indices are 32 bits wide.
 LARGEST = 2**31
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """The sizes of a transform. Sides of blocks are powers of two: those of a program's arrays have to be.
+    """The sizes of a transform on one device. Sides of a program's arrays have to be powers of two: "blocks".
 
     Attributes:
-        clips: of the batch.
+        clips: of the device's batch.
         frames: of a clip.
         height, width: of the map.
         kernel_size: of the window.
@@ -35,6 +41,7 @@ class Sizes:
         channels: c of a query.
         latent: D.
         context: whether the context has a relational part.
+        itemsize: bytes of a number in the arrays.
     """
 
     clips: int
@@ -46,6 +53,7 @@ class Sizes:
     channels: int
     latent: int
     context: bool
+    itemsize: int
 
     @property
     def window(self) -> int:
@@ -64,30 +72,39 @@ class Sizes:
 
     @property
     def query_block(self) -> int:
-        """L, and more."""
+        """L, rounded up to a block."""
         return pl.next_power_of_2(self.queries)
 
     @property
     def channel_block(self) -> int:
-        """The channels, and more."""
+        """c, rounded up to a block."""
         return block(self.channels)
 
     @property
     def latent_block(self) -> int:
-        """D, and more."""
+        """D, rounded up to a block."""
         return block(self.latent)
 
     @property
-    def entries(self) -> tuple[int, ...]:
-        """Entries of windows that are multiplied at a time: M, and more, in parts."""
-        if self.window > ENTRIES:
-            return (ENTRIES,) * pl.cdiv(self.window, ENTRIES)
-        return (block(self.window),)
+    def rows(self) -> int:
+        """Rows of the largest matrix that meets windows."""
+        return max(self.latent_block, self.channel_block)
+
+    @property
+    def entries(self) -> int:
+        """Entries of a window that are multiplied at a time."""
+        room = max(SMALLEST, FACTOR // (self.rows * self.itemsize))
+        return min(room, MOST_ENTRIES, block(self.window))
+
+    @property
+    def parts(self) -> int:
+        """Parts of a window, of so many entries each."""
+        return pl.cdiv(self.window, self.entries)
 
     @property
     def frame_block(self) -> int:
         """Frames of all clips that a program computes, at one pixel."""
-        room = NUMBERS // (self.query_block * max(self.latent_block, self.channel_block))
+        room = NUMBERS // (self.query_block * self.rows)
         return max(SMALLEST, min(room, 2 * SMALLEST, pl.next_power_of_2(self.clips * self.frames)))
 
     @property
@@ -101,12 +118,13 @@ class Sizes:
         return self.blocks * self.frame_block
 
     def fit(self) -> bool:
-        """Whether the registers hold the arrays of a program, and an index reaches every number."""
-        numbers = self.query_block * max(self.latent_block, self.channel_block) * self.frame_block
+        """Whether registers and shared memory hold the arrays of a program, and an index reaches every number."""
+        numbers = self.query_block * self.rows * self.frame_block
         moves, rows, columns = self.kernel_size
         moved = (self.height + rows - 1) * (self.width + columns - 1) * moves
         largest = max(self.pixels * max(self.queries, self.sums, moves), moved) * self.channels * self.all_frames
-        return numbers <= MOST_NUMBERS and largest < LARGEST
+        small = self.rows <= MOST_ROWS and block(self.sums) * self.itemsize <= MOST_SUMS
+        return small and numbers <= MOST_NUMBERS and largest < LARGEST
 
 
 def block(length: int) -> int:
@@ -117,9 +135,9 @@ def block(length: int) -> int:
 def make_sizes(query: Float[Array, "B T H W L C"], weights: RSAWeights, kernel_size: KernelSize) -> Sizes:
     """The sizes of a transform; of weights that are decomposed."""
     assert weights.H2 is not None
+    latent, context, itemsize = weights.H2.shape[1], weights.G is not None, query.dtype.itemsize
     clips, frames, height, width, queries, channels = query.shape
-    latent = weights.H2.shape[1]
-    return Sizes(clips, frames, height, width, kernel_size, queries, channels, latent, context=weights.G is not None)
+    return Sizes(clips, frames, height, width, kernel_size, queries, channels, latent, context, itemsize)
 
 
 def product(a: Float[Array, "M K"], b: Float[Array, "K N"]) -> Float[Array, "M N"]:

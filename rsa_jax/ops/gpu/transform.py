@@ -1,5 +1,6 @@
 """The transform by kernels of its own."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from rsa_jax.ops import xla
-from rsa_jax.ops.devices import on_each_device
+from rsa_jax.ops.devices import number_of_devices, on_each_device
 from rsa_jax.ops.equations import RSAWeights, per_channel
 from rsa_jax.ops.gpu.backward import backward
 from rsa_jax.ops.gpu.forward import forward
@@ -32,16 +33,32 @@ def rsa(
 ) -> Float[Array, "B T H W L C"]:
     """Eq. 12 in one kernel, and its gradients in five. Only the arguments are kept for them.
 
-    Falls back to plain JAX for undecomposed weights, for queries of more channels than registers hold, for arrays of
-    2³¹ numbers, and for types other than bfloat16, float16 and float32, or several at once.
+    Falls back to plain JAX for undecomposed weights, for more channels or queries than registers hold, for arrays of
+    2³¹ numbers on a device, and for types other than bfloat16, float16 and float32, or several at once.
+
+    Products of float32 follow `jax_default_matmul_precision`: a card takes TensorFloat-32 unless told otherwise.
     """
-    types = {x.dtype for x in jax.tree.leaves((query, key, value, weights))}
-    plain = weights.H2 is None or len(types) > 1 or not types <= TYPES
-    if plain or not make_sizes(query, weights, kernel_size).fit():
+    if weights.H1 is None:
+        weights = weights._replace(P1=None)
+    if weights.G is None:
+        weights = weights._replace(identity=None)
+    if not _has_kernels(query, key, value, weights, kernel_size):
         return xla.rsa(query, key, value, weights, kernel_size=kernel_size)
     if weights.H1 is not None:
         weights = weights._replace(H1=per_channel(weights.H1, key.shape[-1]))
     return jnp.swapaxes(_rsa(kernel_size, query, key, value, weights), -1, -2)
+
+
+def _has_kernels(query: Array, key: Array, value: Array, weights: RSAWeights, kernel_size: KernelSize) -> bool:
+    types = {x.dtype for x in jax.tree.leaves((query, key, value, weights))}
+    if weights.H2 is None or len(types) > 1 or not types <= TYPES:
+        return False
+    if weights.H1 is None and weights.H2.shape[1] != query.shape[-1]:
+        return False  # plain JAX raises
+    sizes, devices = make_sizes(query, weights, kernel_size), number_of_devices()
+    if sizes.clips % devices == 0:
+        sizes = dataclasses.replace(sizes, clips=sizes.clips // devices)
+    return sizes.fit()
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -12,7 +12,7 @@ from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Float
 
 from rsa_jax.ops.gpu.positions import moved, numbered_block, store
-from rsa_jax.ops.gpu.sizes import SMALLEST, WARPS, Sizes, block, divide, product
+from rsa_jax.ops.gpu.sizes import FACTOR, NUMBERS, SMALLEST, WARPS, Sizes, block, divide, product
 
 # Programs that the sums over all positions are split among: a few for each multiprocessor of the largest cards.
 PROGRAMS = 512
@@ -35,52 +35,47 @@ def weights_grad(
         interpret: where the device is no GPU.
     """
     total = sizes.pixels * sizes.blocks
-    programs = pl.cdiv(PROGRAMS, sizes.channels)
-    steps = pl.cdiv(total, programs)
-    entries, columns = sum(sizes.entries), block(outputs)
+    steps = pl.cdiv(total, pl.cdiv(PROGRAMS, sizes.channels * sizes.parts))
+    entries, columns = sizes.entries, block(outputs)
+    grid = pl.cdiv(total, steps), sizes.channels, sizes.parts
     partial_sums = pl.pallas_call(
         functools.partial(_weights_kernel, outputs=outputs, steps=steps, sizes=sizes),
-        out_shape=jax.ShapeDtypeStruct((pl.cdiv(total, steps), sizes.channels, entries, columns), jnp.float32),
-        grid=(pl.cdiv(total, steps), sizes.channels),
+        out_shape=jax.ShapeDtypeStruct((*grid, entries, columns), jnp.float32),
+        grid=grid,
         in_specs=[pl.BlockSpec(memory_space=pl.ANY)] * 2,
-        out_specs=pl.BlockSpec((None, None, entries, columns), lambda i, channel: (i, channel, 0, 0)),
+        out_specs=pl.BlockSpec((None, None, None, entries, columns), lambda *program: (*program, 0, 0)),
         compiler_params=plgpu.CompilerParams(num_warps=WARPS, num_stages=1),
         interpret=interpret,
         name="rsa_weights_grad",
     )(moved(x, sizes), sums_grad)
-    return jnp.sum(partial_sums, axis=0)[:, : sizes.window, :outputs].swapaxes(0, 1)
+    grad = jnp.sum(partial_sums, axis=0).reshape(sizes.channels, -1, columns)
+    return grad[:, : sizes.window, :outputs].swapaxes(0, 1)
 
 
 def _weights_kernel(x_ref: Any, grad_ref: Any, out_ref: Any, *, outputs: int, steps: int, sizes: Sizes) -> None:
-    channel, first = pl.program_id(1), pl.program_id(0) * steps
+    first, channel, part = pl.program_id(0) * steps, pl.program_id(1), pl.program_id(2)
     row = jnp.arange(block(outputs))[:, None]
 
-    def add(i: Array, totals: list[Float[Array, "m E"]]) -> list[Float[Array, "m E"]]:
+    def add(i: Array, total: Float[Array, "m E"]) -> Float[Array, "m E"]:
         within = first + i < sizes.pixels * sizes.blocks
         at = numbered_block(jnp.where(within, first + i, 0), sizes)
         index = ((at.pixel * sizes.channels + channel) * outputs + row) * sizes.all_frames + at.place
         grad = plgpu.load(grad_ref.at[index], mask=jnp.broadcast_to((row < outputs) & within, index.shape), other=0)
-        windows = at.windows(x_ref, channel)
-        return [total + product(part, grad.T) for total, part in zip(totals, windows, strict=True)]
+        return total + product(at.windows(x_ref, channel, part), grad.T)
 
-    zeros = [jnp.zeros((size, block(outputs)), jnp.float32) for size in sizes.entries]
-    totals = lax.fori_loop(0, steps, add, zeros)
-    start = 0
-    for total in totals:
-        out_ref[pl.ds(start, len(total))] = total
-        start += len(total)
+    out_ref[...] = lax.fori_loop(0, steps, add, jnp.zeros(out_ref.shape, jnp.float32))
 
 
 def map_grad(
     weights: Float[Array, "M #C E"], sums_grad: Float[Array, "N"], *, sizes: Sizes, interpret: bool
 ) -> Float[Array, "B T H W C"]:
     """The gradient of the map. Arguments as above."""
-    moves = sizes.kernel_size[0]
+    moves, outputs = sizes.kernel_size[0], weights.shape[-1]
     down, across = pl.cdiv(sizes.height, TILE), pl.cdiv(sizes.width, TILE)
     grad = pl.pallas_call(
-        functools.partial(_map_kernel, outputs=weights.shape[-1], shared=weights.shape[1] == 1, sizes=sizes),
+        functools.partial(_map_kernel, outputs=outputs, shared=weights.shape[1] == 1, sizes=sizes),
         out_shape=jax.ShapeDtypeStruct((moves * sizes.pixels * sizes.channels * sizes.all_frames,), jnp.float32),
-        grid=(down * across * (sizes.all_frames // _frames(sizes)), sizes.channels),
+        grid=(down * across * (sizes.all_frames // _frames(sizes, outputs)), sizes.channels),
         in_specs=[pl.BlockSpec(memory_space=pl.ANY)] * 2,
         out_specs=pl.BlockSpec(memory_space=pl.ANY),
         compiler_params=plgpu.CompilerParams(num_warps=WARPS // 2, num_stages=1),
@@ -89,21 +84,24 @@ def map_grad(
     )(weights.reshape(-1), sums_grad)
     grad = grad.reshape(moves, sizes.height, sizes.width, sizes.channels, sizes.all_frames)
     grad = grad[..., : sizes.clips * sizes.frames].reshape(*grad.shape[:-1], sizes.clips, sizes.frames)
-    # What moves in time brought to a frame, it takes from there.
+    # Sums for a move in time lie at the frame that it came from.
     grad = jnp.pad(grad, [(0, 0)] * 5 + [(moves // 2, moves // 2)])
     frames = [grad[i, ..., moves - 1 - i : moves - 1 - i + sizes.frames] for i in range(moves)]
     return sum(frames[1:], start=frames[0]).transpose(3, 4, 0, 1, 2)
 
 
-def _frames(sizes: Sizes) -> int:
-    """Frames that a program computes gradients of a map for: more than at a position, where there are more arrays."""
-    return math.gcd(sizes.all_frames, MOST_FRAMES)
+def _frames(sizes: Sizes, outputs: int) -> int:
+    """Frames that a program computes gradients of a map for."""
+    of_totals = NUMBERS * 4 // (sizes.kernel_size[0] * SMALLEST)
+    of_factor = 2 * FACTOR // (block(outputs) * sizes.itemsize)
+    room = max(SMALLEST, min(MOST_FRAMES, of_totals, of_factor))
+    return math.gcd(sizes.all_frames, 2 ** int(math.log2(room)))
 
 
 def _map_kernel(weights_ref: Any, grad_ref: Any, out_ref: Any, *, outputs: int, shared: bool, sizes: Sizes) -> None:
     """Adds up, for the pixels of a tile and each move in time, what the pixels around them contribute."""
     moves, rows, columns = sizes.kernel_size
-    channel, across, length = pl.program_id(1), pl.cdiv(sizes.width, TILE), _frames(sizes)
+    channel, across, length = pl.program_id(1), pl.cdiv(sizes.width, TILE), _frames(sizes, outputs)
     tile, frames = divide(pl.program_id(0), sizes.all_frames // length)
     top, left = (TILE * i for i in divide(tile, across))
     frame = frames * length + jnp.arange(length)
