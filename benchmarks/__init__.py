@@ -1,1 +1,1 @@
-"""Speed and memory, each beside a stated peer: README.md."""
+"""Benchmarks of speed and memory, each against a stated baseline: see README.md."""

@@ -1,9 +1,10 @@
-"""Compiles layers, networks and the input for chips that are not at hand, and reports what their compilers say.
+"""Compiles layers, networks and the input for chips that need not be present, and reports their compilers' analyses.
 
 python -m benchmarks.accelerators --chip v5e|v6e|h100 [--only TEXT ...] [--again]
 
-Every result is written as soon as it is there, to results/accelerators_CHIP.json and .md. What the installed
-compiler has a result of is not compiled again. A step takes minutes. One process at a time: they share the file.
+Each result is written as soon as it is available, to results/accelerators_CHIP.json and .md. Programs that already
+have a result from the installed compiler are skipped, unless --again is given. A training step takes minutes to
+compile. Run one process at a time: all write the same file.
 """
 
 import argparse
@@ -62,7 +63,7 @@ def make_config(**fields: Any) -> ConfigDict:
 
 
 def update(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowered:
-    """The update of the state by normalised clips."""
+    """State update on normalised clips."""
     optimizer = _optimizer(config)
     state = abstract_state(lambda: create_state(config, optimizer), mesh)
     shape = (config.batch_size, FRAMES, SIDE, SIDE, 3)
@@ -74,12 +75,12 @@ def update(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowered:
 
 
 def train_step(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowered:
-    """The whole step from stored frames, of a batch that the chips share."""
+    """Whole training step from stored frames, with the batch split over the chips."""
     return lower_train_step(config, mesh, STORED)
 
 
 def eval_step(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowered:
-    """One view of a batch."""
+    """Evaluation step on one view of a batch."""
     optimizer = _optimizer(config)
     state = abstract_state(lambda: create_state(config, optimizer), mesh)
     step: Any = jit_eval_step(_define(config, mesh), config, mesh)
@@ -87,7 +88,7 @@ def eval_step(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowered
 
 
 def textbook(mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
-    """The training step of the peer, on as many images as there are frames."""
+    """Training step of the baseline, on as many images as a batch has frames."""
     step, state = make_step(CLASSES, jnp.bfloat16)
     images = jax.ShapeDtypeStruct((CLIPS * FRAMES, SIDE, SIDE, 3), jnp.bfloat16)
     labels = jax.ShapeDtypeStruct((CLIPS * FRAMES,), jnp.int32)
@@ -102,7 +103,7 @@ def layer(
     gradients: bool,
     implementation: str | None = None,
 ) -> jax.stages.Lowered:
-    """One layer as the network has it; with the gradients of input and parameters."""
+    """One layer as in the network: forward, or the gradients of input and parameters."""
     config = make_config(**{"model.transform": transform, "model.batch_norm_clips": 0})
     device = mesh.devices.flat[0]
     config.model.implementation = implementation or ops.preferred(device)
@@ -114,7 +115,7 @@ def layer(
     graph, params = nnx.split(nnx.eval_shape(make))
 
     def forward(params: nnx.State, x: jax.Array) -> jax.Array:
-        module: Any = nnx.merge(graph, params, copy=True)  # BatchNorm changes its running statistics
+        module: Any = nnx.merge(graph, params, copy=True)  # BatchNorm updates its running statistics
         return module(x)
 
     def loss(params: nnx.State, x: jax.Array) -> jax.Array:
@@ -131,19 +132,19 @@ def _convolution(config: ConfigDict, channels: int) -> nnx.Module:
 
 
 def train_input(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowered:
-    """The input of the network in training: crop, resize, flip, normalise."""
+    """Input processing in training: crop, resize, flip, normalise."""
     return jax.jit(make_augment(config, ())).lower(_whole(abstract_batch(config, STORED), mesh))
 
 
 def eval_input(mesh: jax.sharding.Mesh, config: ConfigDict) -> jax.stages.Lowered:
-    """The input of the network in evaluation."""
+    """Input processing in evaluation."""
     crop = functools.partial(square_crop, image_size=SIDE, eval_crop=config.data.eval_crop)
     frames = abstract_batch(config, STORED)["frames"]
     return jax.jit(crop).lower(*_whole((frames, jax.ShapeDtypeStruct((), jnp.int32)), mesh))
 
 
 def programs(chip: Chip) -> dict[str, tuple[Lower, Sequence[int]]]:
-    """All programs by name, with the number of chips that each is for."""
+    """All programs by name, each with the shape of its mesh of chips."""
     one, pod = (1,), PODS[chip.platform]
     number = int(np.prod(pod))
     found: dict[str, tuple[Lower, Sequence[int]]] = {"textbook ResNet-50": (textbook, one)}
@@ -210,7 +211,7 @@ def _optimizer(config: ConfigDict) -> optax.GradientTransformation:
 
 
 def measure(chip: Chip, lower: Lower, shape: Sequence[int]) -> dict[str, Any]:
-    """The cost of a program, or why it has none."""
+    """Cost of a program, or the error if it does not fit into memory."""
     try:
         cost = compile_for(chip, lower(chip.mesh(shape)))
     except jax.errors.JaxRuntimeError as error:
@@ -226,13 +227,13 @@ def _plain(cost: Cost) -> dict[str, Any]:
 
 
 def compilers(chip: Chip) -> str:
-    """Versions of what compiles for the chip."""
+    """Versions of the packages that compile for the chip."""
     packages = ("jax", "jaxlib", "libtpu" if chip.platform == "tpu" else "jax-cuda13-pjrt")
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
 
 
 def write(chip: Chip, versions: str, results: Mapping[str, Any]) -> None:
-    """Writes the results, also as tables."""
+    """Writes the results as JSON and as tables."""
     estimate = "ms, estimated" if chip.clock else "ms at the memory's peak"
     header = ["", estimate, "of textbook", "temporary MiB", "of textbook", "total GiB", "traffic GB", "TFLOP"]
     header.append("compiled, s")

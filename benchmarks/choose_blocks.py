@@ -1,6 +1,6 @@
-"""Measures which blocks the CPU's sums over windows ought to have.
+"""Measures which blocks suit the CPU's sums over windows best.
 
-Prints what WRITE (rsa_jax/ops/cpu/window_sums.py) ought to be.
+Prints the best value of WRITE (rsa_jax/ops/cpu/window_sums.py).
 
 python -m benchmarks.choose_blocks [--repeats 5]
 """
@@ -23,7 +23,7 @@ WRITES = (32, 64, 128, 256, 512, 1024)
 
 
 def contender(x: jax.Array, weights: Sequence[jax.Array], write: float) -> Callable[[], object]:
-    """The sums of a layer with these weights, and their gradients, by the blocks that a cost of a write chooses."""
+    """A layer's sums over windows and their gradients, in the blocks chosen for the write cost `write`."""
 
     def loss(x: jax.Array, weights: Sequence[jax.Array]) -> jax.Array:
         blocks = (choose_blocks(x.shape, each.shape, KERNEL_SIZE, write) for each in weights)
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         def draw(*shape: int) -> jax.Array:
             return jnp.asarray(rng.standard_normal(shape), jnp.float32)
 
-        # Key with H1, value with H2 and G together.
+        # Key with H1; value with H2 and G together.
         weights = draw(POSITIONS, width, width), draw(POSITIONS, 1, 2 * width)
         x = draw(1, 8, side, side, width)
         seconds = interleaved({str(write): contender(x, weights, write) for write in WRITES}, args.repeats)

@@ -1,10 +1,10 @@
-"""Compiles the GPU kernels of RSA for a card that is not at hand, and reports what they take of a multiprocessor.
+"""Compiles the GPU kernels of RSA for a card that need not be present, and reports their multiprocessor use.
 
 python -m benchmarks.gpu_kernels --chip h100|a100
 
-For each layer of RSANet-R50, and for others that take more: the registers of a thread, by NVIDIA's assembler (`ptxas`,
-in the CUDA packages); those that it kept in memory instead ("spilled"); shared memory; and how many of the warps that a
-multiprocessor can hold it has room for: the occupancy.
+For each layer of RSANet-R50, and for more demanding cases: registers per thread and bytes spilled to memory, from
+NVIDIA's assembler (`ptxas`, in the CUDA packages); shared memory; and the occupancy, which is the fraction of a
+multiprocessor's warps that fit.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from rsa_jax.ops.equations import RSAWeights
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A transform: side of the map, queries, their channels, D, window, type."""
+    """A transform: side of the feature map, queries, channels per query, D, window, dtype."""
 
     side: int
     queries: int
@@ -42,7 +42,7 @@ class Case:
     dtype: str = "bfloat16"
 
 
-# The layers of RSANet-R50; then what takes much of a multiprocessor.
+# The layers of RSANet-R50, then cases that demand more of a multiprocessor.
 CASES = {f"{side}² x {channels}": Case(side, 8, channels // 8, channels // 8) for side, channels, _ in STAGES} | {
     "7² x 512, float32": Case(7, 8, 64, 64, dtype="float32"),
     "7² x 512, 4 queries, float32": Case(7, 4, 128, 128, dtype="float32"),
@@ -56,7 +56,7 @@ CASES = {f"{side}² x {channels}": Case(side, 8, channels // 8, channels // 8) f
 PTXAS = Path(next(iter(nvidia.cu13.__path__))) / "bin" / "ptxas"
 LAUNCH = re.compile(r"(rsa_\w+) grid: \[(\d+), (\d+), \d+\] threads: \[(\d+), .*shared_memory: (\d+) bytes")
 REGISTERS, SPILLED = re.compile(r"Used (\d+) registers"), re.compile(r"(\d+) bytes spill stores")
-# Of a multiprocessor; registers come in units of 8 for each thread of a warp.
+# Registers per multiprocessor, threads per warp; registers are allocated in units of 8 per thread.
 ALL_REGISTERS, WARP, UNIT = 65536, 32, 8
 
 
@@ -87,7 +87,7 @@ def lower(case: Case, chip: Chip) -> jax.stages.Lowered:
 
 
 def kernels(case: Case, chip: Chip) -> Iterator[dict[str, Any]]:
-    """What each kernel takes."""
+    """Launch size, registers, spills and shared memory of each kernel."""
     with tempfile.TemporaryDirectory() as directory:
         options = chip.options | {"xla_dump_to": directory, "xla_gpu_dump_llvmir": True}
         lower(case, chip).compile(compiler_options=options)
@@ -106,7 +106,7 @@ def kernels(case: Case, chip: Chip) -> Iterator[dict[str, Any]]:
 
 
 def assemble(path: Path, chip: Chip) -> dict[str, int]:
-    """Registers of a kernel, and bytes spilled, by the assembler."""
+    """Registers per thread and bytes spilled of a kernel, from the assembler."""
     architecture = chip.described("major") * 10 + chip.described("minor")
     suffix = "a" if architecture >= 90 else ""
     command = [str(PTXAS), f"-arch=sm_{architecture}{suffix}", "-v", str(path), "-o", "/dev/null"]
@@ -121,9 +121,9 @@ def _number(pattern: re.Pattern[str], text: str) -> int:
 
 
 def occupancy(kernel: dict[str, Any], chip: Chip) -> float:
-    """The share of a multiprocessor's warps that it has room for."""
+    """Fraction of a multiprocessor's warps that fit."""
     registers = -(-kernel["registers"] // UNIT) * UNIT * kernel["threads"]
-    shared = kernel["shared"] + 1024  # which the card keeps for itself
+    shared = kernel["shared"] + 1024  # 1 kB is reserved by the card
     threads = chip.described("threads_per_core_limit")
     programs = min(
         ALL_REGISTERS // registers, chip.described("shared_memory_per_core") // shared, threads // kernel["threads"]

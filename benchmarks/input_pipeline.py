@@ -1,12 +1,12 @@
-"""Times the input pipeline, to the device and through the augmentation there, beside a loader in the manner of TSN.
+"""Times the input pipeline, to the device and through the augmentation there, against a TSN-style loader.
 
-Both read the same JPEG frames of a made-up data set. That loader is what training code in PyTorch has: processes that
-decode, crop, resize and normalise with Pillow and NumPy. On a machine that has other work, trust CPU time.
+Both read the same JPEG frames of a synthetic data set. The TSN-style loader is typical of training code in PyTorch:
+processes that decode, crop, resize and normalise with Pillow and NumPy. On a machine with other load, trust CPU time.
 
 python -m benchmarks.input_pipeline [--repeats 5] [--clips 384] [--frames 16] [--batch 8]
 """
 
-# Worker processes import this file, too: TensorFlow stays out of them by being imported in the functions.
+# Worker processes import this file too: TensorFlow is imported inside the functions to keep it out of them.
 import argparse
 import collections
 import concurrent.futures
@@ -32,17 +32,17 @@ from rsa_jax.data.video import encode_jpeg
 from rsa_jax.training.step import make_augment
 
 PEER, TO_DEVICE, AUGMENTED = "PIL, TSN-style", "rsa-jax, to the device", "rsa-jax, augmented"
-# The data set: frames of a clip, clips of each class in the two splits.
+# The data set: frames per clip, classes, clips per class in each split.
 STORED, CLASSES, CLIPS = 40, ("left", "right"), {"train": 24, "validation": 1}
-# What a large machine asks for.
+# Demand of a large machine: number of GPUs, clips/s of each.
 GPUS, GPU_RATE = 8, 300
 
-# The memory that a worker of the peer shares with the main process: [batches under way, batch, values of a clip].
+# Memory shared by the baseline's workers and the main process: [batches in flight, batch, values per clip].
 _shared: np.ndarray
 
 
 def make_clip(rng: np.random.Generator, size: tuple[int, int]) -> list[np.ndarray]:
-    """Blurred blobs, large and small, that move under a fixed grain: frames of about 15 kB as JPEG."""
+    """Frames of large and small blurred blobs that move under a fixed grain: about 15 kB each as JPEG."""
     height, width = size
     canvas = np.zeros((height + STORED, width + 2 * STORED, 3), np.float32)
     for cell, strength in ((40, 50), (10, 12), (4, 3)):
@@ -55,17 +55,17 @@ def make_clip(rng: np.random.Generator, size: tuple[int, int]) -> list[np.ndarra
 
 
 def write_pictures(folder: Path, pictures: Sequence[bytes]) -> None:
-    """As folder/00.jpg, ..."""
+    """Writes images to folder/00.jpg, ..."""
     folder.mkdir(parents=True)
     for index, picture in enumerate(pictures):
         (folder / f"{index:02}.jpg").write_bytes(picture)
 
 
 def make_dataset(folder: Path) -> tuple[ConfigDict, float]:
-    """Prepares a data set, and writes the frames that it stores to folder/stored, for the peer.
+    """Prepares a data set, and writes its stored frames to folder/stored for the baseline.
 
     Returns:
-        The configuration of the published recipe for it, and the mean kB of a stored frame.
+        The published recipe's configuration for it, and the mean size of a stored frame in kB.
     """
     import tensorflow_datasets as tfds
 
@@ -82,7 +82,7 @@ def make_dataset(folder: Path) -> tuple[ConfigDict, float]:
                 pictures = encode_jpeg(make_clip(rng, (videos.height, videos.width)), 95)
                 write_pictures(folder / "source" / split / name / f"{index:02}", pictures)
     path = data_path(config.data.name, config.data.data_dir)
-    with mock.patch.object(tempfile, "tempdir", str(folder)):  # where TFDS leaves an empty folder
+    with mock.patch.object(tempfile, "tempdir", str(folder)):  # TFDS leaves an empty folder there
         prepare(lambda: VideoFolder(data_dir=config.data.data_dir, config=videos), path)
     builder = open_prepared(path)
     source = builder.as_data_source("train", deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
@@ -97,7 +97,7 @@ def make_dataset(folder: Path) -> tuple[ConfigDict, float]:
 
 
 def pil_clip(folder: Path, rng: np.random.Generator, data: ConfigDict) -> np.ndarray:
-    """One clip as TSN's transforms make it, before normalisation: uint8 [T, S, S, 3]."""
+    """One clip after TSN's transforms, before normalisation: uint8 [T, S, S, 3]."""
     chosen = sampling.train_frames(STORED, data.num_frames, rng.random(data.num_frames), data.sampling)
     pictures = []
     for index in chosen:
@@ -121,12 +121,12 @@ def _start_worker(memory: Any, slots: int, batch: int) -> None:
 
 
 def pil_batch(folder: Path, step: int, data: ConfigDict) -> float:
-    """Writes a normalised batch to the shared memory, as the worker of a DataLoader does: seconds of CPU time."""
+    """Writes a normalised batch to shared memory, as a DataLoader worker does; returns the CPU seconds."""
     start = time.process_time()
     rng = np.random.default_rng(step)
     clips = sorted(folder.iterdir())
     slots, batch, _ = _shared.shape
-    # A whole row of pixels at a time: NumPy is slow where the last axis has 3 entries.
+    # One row of pixels at a time: NumPy is slow when the last axis has 3 entries.
     rows = _shared[step % slots].reshape(batch, -1, data.image_size * 3)
     scale = np.tile(1 / (255 * np.array(IMAGENET_STD)), data.image_size).astype(np.float32)
     shift = np.tile(np.array(IMAGENET_MEAN) / IMAGENET_STD, data.image_size).astype(np.float32)
@@ -139,7 +139,7 @@ def pil_batch(folder: Path, step: int, data: ConfigDict) -> float:
 def pil_contender(
     pool: concurrent.futures.Executor, slots: int, folder: Path, data: ConfigDict, steps: int
 ) -> Callable[[], float]:
-    """Draws `steps` batches, `slots` of them at a time, two a worker as a DataLoader has: seconds of CPU time."""
+    """A turn of `steps` batches, `slots` in flight (two per worker, as in a DataLoader); it returns CPU seconds."""
 
     def run() -> float:
         waiting: collections.deque[concurrent.futures.Future[float]] = collections.deque()
@@ -156,11 +156,11 @@ def pil_contender(
 def pipeline_contender(
     config: ConfigDict, batch: int, steps: int, turns: int, finish: Callable[[dict[str, Any]], Any]
 ) -> Callable[[], float]:
-    """Draws `steps` batches and waits for what `finish` makes of each, one behind: seconds of CPU time.
+    """A turn of `steps` batches that waits for `finish` of each, one batch behind; it returns CPU seconds.
 
-    Every turn has an iterator of its own, made beforehand: tracing its graph does not count, nothing is read before
-    its first batch, and it ends with the turn's last one. So no turn gets batches that were prefetched while another
-    contender ran, and none works on when its turn is over.
+    Each turn has its own iterator, created beforehand. Tracing its graph does not count, nothing is read before its
+    first batch, and it ends with the turn's last batch. So no turn gets batches that were prefetched while another
+    contender ran, and none keeps working after its turn.
     """
     from rsa_jax.data.pipeline import train_batches
 
@@ -184,13 +184,13 @@ def pipeline_contender(
 
 
 def augmented_clips(config: ConfigDict) -> Callable[[dict[str, Any]], jax.Array]:
-    """All that the training step does before the network, compiled."""
+    """Everything that the training step does before the network, compiled."""
     augment = make_augment(config, directional=())
     return jax.jit(lambda batch: augment(batch).clips)
 
 
 def measure(args: argparse.Namespace, folder: Path, cores: int) -> dict[str, Any]:
-    """Seconds of a turn of each contender, its seconds of CPU time, and the mean kB of a stored frame."""
+    """Seconds and CPU seconds per turn of each contender, and the mean size of a stored frame in kB."""
     config, size = make_dataset(folder)
     config.data.num_frames = args.frames
     print(f"{len(CLASSES) * CLIPS['train']} clips of {STORED} frames of {size:.1f} kB on average", flush=True)

@@ -1,4 +1,4 @@
-"""What all benchmarks share: interleaved timing, the machine, tables and files of results."""
+"""Shared by the benchmarks: interleaved timing, description of the machine, tables and result files."""
 
 import argparse
 import importlib.metadata
@@ -20,11 +20,11 @@ PACKAGES = ("jax", "jaxlib", "flax", "torch", "numpy", "pillow", "tensorflow-cpu
 
 
 def interleaved(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, run in turns, so that what else the machine does meets all of them alike.
+    """Median seconds of each contender, run in turns, so that other load on the machine affects all alike.
 
     Args:
-        contenders: by name; each returns when its work is done. The first call, which compiles, does not count.
-        repeats: turns.
+        contenders: functions by name; each returns when its work is done. The first call, which compiles, is not timed.
+        repeats: number of turns.
     """
     for run in contenders.values():
         run()
@@ -38,7 +38,7 @@ def interleaved(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> di
 
 
 def add_flags(parser: argparse.ArgumentParser, *, repeats: int) -> None:
-    """Flags of the benchmarks that have PyTorch beside them."""
+    """Adds the flags of the benchmarks with a PyTorch baseline."""
     parser.add_argument("--repeats", type=int, default=repeats, help="turns (%(default)s)")
     parser.add_argument("--batch", type=int, default=1, help="clips (%(default)s)")
     parser.add_argument("--frames", type=int, default=8, help="of a clip (%(default)s)")
@@ -47,13 +47,13 @@ def add_flags(parser: argparse.ArgumentParser, *, repeats: int) -> None:
 
 
 def native_implementations() -> list[str]:
-    """Implementations that this machine does not have to interpret."""
+    """Implementations that this machine runs without interpreting them."""
     platforms = {"cpu", "gpu", "tpu"} - {jax.default_backend()}
     return [name for name in ops.IMPLEMENTATIONS if name not in platforms]
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on, and with."""
+    """Hardware and package versions of the measurement."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -73,7 +73,7 @@ def machine() -> dict[str, Any]:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table; floats with three digits, and from a thousand on without a fraction."""
+    """A Markdown table; floats have three significant digits, and no decimals from a thousand on."""
     text = [[_digits(cell) if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
     return "\n".join("| " + " | ".join(row) + " |" for row in [list(header), ["---"] * len(header), *text])
 
@@ -83,7 +83,7 @@ def _digits(value: float) -> str:
 
 
 def report(name: str, tables: Mapping[str, str], results: Any) -> None:
-    """Prints the tables, and writes results/NAME_PLATFORM.json and .md beside it."""
+    """Prints the tables, and writes results/NAME_PLATFORM.json and .md."""
     about = machine()
     where = ", ".join(f"{key} {value}" for key, value in about.items())
     text = "\n\n".join([*(f"{title}\n\n{body}" for title, body in tables.items()), f"Measured with {where}."])

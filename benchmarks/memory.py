@@ -1,7 +1,7 @@
-"""Reports memory by the compiler's own analysis: each implementation of the transform, and the network's training step.
+"""Reports memory from the compiler's own analysis: each implementation of the transform, and the training step.
 
-The analysis runs nothing, so that the real sizes fit any machine. PyTorch has none: its step of one clip is run, in a
-process of its own, and the largest resident set read, which counts the library, too.
+The analysis runs nothing, so real sizes work on any machine. PyTorch has no such analysis: its step on one clip is run
+in a separate process, and the largest resident set is read, which includes the library.
 
 python -m benchmarks.memory [--batch 8] [--frames 16] [--size 224]
 """
@@ -24,18 +24,18 @@ from benchmarks.train_step import jax_step, make_program, torch_step
 from rsa_jax import ops
 
 MIB = 2**20
-# Channels of the stages and their stride.
+# Channels and stride of each stage.
 STAGES = ((64, 4), (128, 8), (256, 16), (512, 32))
 WINDOW, QUERIES = 5 * 7 * 7, 8
 
 
 def temporary(program: jax.stages.Compiled) -> float:
-    """Most MiB that it holds at a time beside arguments and results."""
+    """Peak memory besides arguments and results, in MiB."""
     return analysis(program).temp_size_in_bytes / MIB
 
 
 def analysis(program: jax.stages.Compiled) -> Any:
-    """The compiler's, in bytes."""
+    """The compiler's memory analysis, in bytes."""
     found = program.memory_analysis()
     if found is None:
         raise SystemExit(f"The compiler for {jax.default_backend()} tells nothing about memory.")
@@ -43,7 +43,7 @@ def analysis(program: jax.stages.Compiled) -> Any:
 
 
 def transform_rows(batch: int, frames: int, size: int) -> list[list[Any]]:
-    """Of each stage: the paper's two orders in MiB, and what each implementation takes, forward and with gradients."""
+    """Rows for each stage, in MiB: the paper's two orders, then each implementation, forward and with gradients."""
     rows = []
     for channels, stride in STAGES:
         side, width = size // stride, channels // QUERIES
@@ -67,7 +67,7 @@ def transform_rows(batch: int, frames: int, size: int) -> list[list[Any]]:
 
 
 def network_rows(batch: int, frames: int, size: int) -> list[list[Any]]:
-    """Training step of RSANet-R50: MiB and the seconds of its compilation."""
+    """Rows for the training step of RSANet-R50: MiB, and compilation time in seconds."""
     clips = jax.ShapeDtypeStruct((batch, frames, size, size, 3), jnp.float32)
     label = jax.ShapeDtypeStruct((batch,), jnp.int32)
     rows = []
@@ -79,7 +79,7 @@ def network_rows(batch: int, frames: int, size: int) -> list[list[Any]]:
 
 
 def torch_peak(frames: int, size: int) -> float:
-    """MiB that three training steps of one clip add to the largest resident set of this process."""
+    """MiB that three training steps on one clip add to the largest resident set of this process."""
     clips, label = np.ones((1, frames, size, size, 3), np.float32), np.zeros(1, np.int32)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     step = torch_step("rsa", clips, label)
@@ -89,7 +89,7 @@ def torch_peak(frames: int, size: int) -> float:
 
 
 def beside_torch(frames: int, size: int) -> list[list[Any]]:
-    """Peak of the training step on one clip, state included; and what rematerialisation costs there."""
+    """Rows with the peak of the training step on one clip, state included, and the cost of rematerialisation."""
     clips, label = np.ones((1, frames, size, size, 3), np.float32), np.zeros(1, np.int32)
     spawned = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawned) as process:

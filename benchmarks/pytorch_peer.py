@@ -1,7 +1,7 @@
-"""The peer: the published layer and network written anew in PyTorch, under the names of the released checkpoints.
+"""PyTorch baseline: the published layer and network reimplemented, with the names of the released checkpoints.
 
-Maps are B C T H W. The same function as the published one: tests/weights/test_pytorch.py checks it against golden
-figures.
+Feature maps are B C T H W. The network computes the same function as the published one:
+tests/weights/test_pytorch.py checks it against golden values.
 """
 
 from collections.abc import Callable
@@ -16,10 +16,10 @@ POSITIONS = ((2,), (1, 3), (1, 3, 5), (1,))
 
 
 def device(platform: str) -> torch.device:
-    """The peer's device where JAX computes on that platform, with its convolutions tuned.
+    """PyTorch device for JAX's platform; on a GPU, convolution algorithms are autotuned.
 
     Raises:
-        RuntimeError: JAX has a GPU, this PyTorch has none.
+        RuntimeError: If JAX has a GPU but this PyTorch has none.
     """
     if platform != "gpu":
         return torch.device("cpu")
@@ -31,7 +31,7 @@ def device(platform: str) -> torch.device:
 
 
 def in_type(function: Callable[..., Any], dtype: str, on: torch.device, *, compiled: bool) -> Callable[..., Any]:
-    """The function with its products taken in that type, by autocasting; and compiled, where asked for."""
+    """The function with its products autocast to `dtype`, and compiled if `compiled`."""
     if compiled:
         function = torch.compile(function, mode="max-autotune-no-cudagraphs")
 
@@ -43,7 +43,7 @@ def in_type(function: Callable[..., Any], dtype: str, on: torch.device, *, compi
 
 
 def finish(on: torch.device) -> None:
-    """Waits until the device has done its work."""
+    """Waits until the device has finished its work."""
     if on.type == "cuda":
         torch.cuda.synchronize()
 
@@ -68,7 +68,7 @@ class RSA(nn.Module):
         self.I = nn.Parameter(torch.eye(width)[None])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Transforms a map."""
+        """Transforms a feature map."""
         batch, channels, *size = x.shape
         queries, width = self.queries, channels // self.queries
         query, key, value = self.projection(x).split([channels, width, width], 1)

@@ -1,9 +1,9 @@
-"""Measures how far the published restart step moves the parameters, beside the rest of each epoch.
+"""Measures how far the published restart step moves the parameters, compared with the rest of each epoch.
 
 python -m benchmarks.restart_step [--epochs 8] [--data_dir DIR]
 
-Trains the network of configs/motion.py with the published optimizer and schedule (one epoch of warm-up) and the restart
-step. A distance is the Euclidean norm of the change of all parameters.
+Trains the network of configs/motion.py with the published optimizer, schedule (one epoch of warm-up) and restart step.
+A distance is the Euclidean norm of the change of all parameters.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def measure(epochs: int, data_dir: str) -> list[tuple[float, float, float]]:
 
 
 def distance(a: PyTree, b: PyTree) -> float:
-    """Euclidean distance of two sets of parameters."""
+    """Euclidean distance between two sets of parameters."""
     return float(optax.tree.norm(optax.tree.sub(a, b)))
 
 

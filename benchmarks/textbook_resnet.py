@@ -1,4 +1,4 @@
-"""A ResNet-50 for images as a textbook has it, in plain Flax NNX: the peer of the network without RSA."""
+"""A textbook ResNet-50 for images in plain Flax NNX: the baseline for the network without RSA."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,9 +1,9 @@
-"""Compiles the TPU kernels of RSA for chips that are not at hand, and counts their instruction bundles.
+"""Compiles the TPU kernels of RSA for chips that need not be present, and counts their instruction bundles.
 
 python -m benchmarks.tiles --chip v5e|v6e
 
-The layers of RSANet-R50, other tiles than the chosen ones, and layers that differ in one size. A bundle is about a
-cycle. Beside them stands what the model says by which tiles are chosen: rsa_jax/ops/tpu/tiles.py.
+Covers the layers of RSANet-R50, tiles other than the chosen ones, and layers that differ in one size. A bundle takes
+about one cycle. The results include the estimates of the cost model that chooses the tiles: rsa_jax/ops/tpu/tiles.py.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from rsa_jax.ops.tpu.operands import Maps, Operands, make_operands
 from rsa_jax.ops.tpu.tiles import LANES, Sizes, Tile, choose_tile
 
 QUERIES, KERNEL_SIZE = 8, (5, 7, 7)
-# Of the third stage, 14² x 256, one size at a time.
+# Changes to the third stage, 14² x 256, one size at a time.
 VARIANTS: dict[str, dict[str, Any]] = {
     "8 frames": {"frames": 8},
     "32 frames": {"frames": 32},
@@ -51,13 +51,13 @@ TILES = ((1, 2), (1, 4), (2, 1), (2, 2))
 
 
 def stage(side: int, channels: int) -> Sizes:
-    """The transform of a layer of RSANet-R50."""
+    """Sizes of the transform in a layer of RSANet-R50."""
     width = channels // QUERIES
     return Sizes(FRAMES, side, side, KERNEL_SIZE, QUERIES, width, width, relation=True, context=True, itemsize=2)
 
 
 def programs() -> Iterator[tuple[str, Tile]]:
-    """Tiles by name."""
+    """Names and tiles of all programs."""
     for side, channels, _ in STAGES:
         tile = choose_tile(stage(side, channels))
         assert tile is not None
@@ -73,7 +73,7 @@ def programs() -> Iterator[tuple[str, Tile]]:
 
 
 def abstract_operands(tile: Tile, chip: Chip) -> Operands:
-    """Operands of as many clips as there are in the batch."""
+    """Abstract operands for a whole batch of clips."""
     sizes = tile.sizes
     dtype = jnp.bfloat16 if sizes.itemsize == 2 else jnp.float32
     positions = sizes.kernel_size[0] * sizes.kernel_size[1] * sizes.kernel_size[2]
@@ -98,14 +98,14 @@ def abstract_operands(tile: Tile, chip: Chip) -> Operands:
 
 
 def results(operands: Operands) -> jax.ShapeDtypeStruct:
-    """Shape of the results of a transform, as the kernels have them."""
+    """Abstract results of a transform, in the kernels' layout."""
     height, width, queries, channels, frames = operands.query.shape
     shape, like = (height, width, queries * channels, frames), operands.query
     return jax.ShapeDtypeStruct(shape, like.dtype, sharding=like.sharding)
 
 
 def measure(tile: Tile, chip: Chip, directory: Path) -> dict[str, Any]:
-    """Bundles of both kernels, and what the model says."""
+    """Bundles of both kernels, and the cost model's estimates."""
     operands = abstract_operands(tile, chip)
     result: dict[str, Any] = {"tile": [tile.height, tile.width], "vmem": tile.vmem()}
     blocks = operands.query.shape[-1] // LANES
@@ -123,7 +123,7 @@ def measure(tile: Tile, chip: Chip, directory: Path) -> dict[str, Any]:
 
 
 def write(chip: Chip, results: dict[str, Any]) -> None:
-    """Writes the results, also as a table."""
+    """Writes the results as JSON and as a table."""
     rows = []
     for name, result in results.items():
         both = [result["forward"], result["backward"]]
@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     chip = CHIPS[args.chip]
     with tempfile.TemporaryDirectory() as parent:
         directory = Path(parent) / "bundles"
-        # Read when the compiler starts.
+        # The compiler reads this when it starts.
         os.environ["LIBTPU_INIT_ARGS"] = DUMP.format(directory=directory)
         write(chip, {name: measure(tile, chip, directory) for name, tile in programs()})
 

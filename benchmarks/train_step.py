@@ -1,4 +1,4 @@
-"""Times the training step of RSANet-R50, and of the same network without RSA, beside PyTorch's; and compilation.
+"""Times the training step of RSANet-R50 and of the same network without RSA against PyTorch's; and its compilation.
 
 python -m benchmarks.train_step [--repeats 5] [--batch 1] [--frames 8] [--size 224] [--dtype bfloat16] [--compile]
     [--implementation gpu]
@@ -26,7 +26,7 @@ CLASSES = 174
 def make_program(
     batch: Sequence[jax.Array | jax.ShapeDtypeStruct], **model: Any
 ) -> tuple[Callable[[], TrainState], jax.stages.Compiled, float]:
-    """The initial state, the compiled step, and the seconds of its compilation.
+    """A function that returns the initial state, the compiled step, and its compilation time in seconds.
 
     Args:
         batch: normalised clips and labels.
@@ -49,7 +49,7 @@ def make_program(
 
 
 def jax_step(clips: np.ndarray, label: np.ndarray, **model: Any) -> tuple[Callable[[], object], float]:
-    """The compiled step, with the old state's memory given to the new one; and the seconds of its compilation."""
+    """The compiled step, which donates the old state's memory, and its compilation time in seconds."""
     batch = jnp.asarray(clips, model.get("dtype", "float32")), jnp.asarray(label)
     init, program, seconds = make_program(batch, **model)
     state = init()
@@ -65,7 +65,7 @@ def jax_step(clips: np.ndarray, label: np.ndarray, **model: Any) -> tuple[Callab
 def torch_step(
     transform: str, clips: np.ndarray, label: np.ndarray, dtype: str = "float32", *, compiled: bool = False
 ) -> Callable[[], object]:
-    """The same of the peer: forward, backward, clipping, SGD with Nesterov momentum."""
+    """The training step in PyTorch: forward, backward, clipping, SGD with Nesterov momentum."""
     import torch
 
     from benchmarks import pytorch_peer as peer

@@ -1,4 +1,4 @@
-"""Times one RSA layer of each stage, by every implementation, beside PyTorch's: forward, and with all gradients.
+"""Times one RSA layer of each stage, in every implementation, against PyTorch: forward, and with all gradients.
 
 python -m benchmarks.transform [--repeats 7] [--implementations xla conv ...] [--batch 1] [--frames 8]
     [--dtype bfloat16] [--compile]
@@ -18,13 +18,13 @@ import rsa_jax
 from benchmarks.measure import add_flags, interleaved, native_implementations, report, table
 from rsa_jax import ops
 
-# Side of the map, channels, and layers in RSANet-R50.
+# Side of the feature map, channels, and number of layers in RSANet-R50.
 STAGES = ((56, 64, 1), (28, 128, 2), (14, 256, 3), (7, 512, 1))
 PEER, DEFAULT = "PyTorch", "default"
 
 
 def jax_contenders(name: str, x: np.ndarray, dtype: str) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Forward, and forward with the gradients of input and parameters, by an implementation or the `DEFAULT`."""
+    """Forward, and forward with gradients of input and parameters, for an implementation or `DEFAULT`."""
     implementation = None if name == DEFAULT else name
     layer = rsa_jax.RSA(x.shape[-1], implementation=implementation, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0))
     graph, params = nnx.split(layer)
@@ -47,7 +47,7 @@ def _finish(program: Callable, *args: object) -> object:
 
 
 def torch_contenders(x: np.ndarray, dtype: str, *, compiled: bool) -> tuple[Callable[[], object], Callable[[], object]]:
-    """The same of the peer."""
+    """Forward, and forward with gradients of input and parameters, in PyTorch."""
     import torch
 
     from benchmarks import pytorch_peer as peer

@@ -1,8 +1,8 @@
-"""Counts the frames that the published sampling never shows in training, and videos that it shows as a still picture.
+"""Counts the frames that the published sampling never shows in training, and the videos that it shows as a still.
 
 python -m benchmarks.unseen_frames LIST ...
 
-LIST is a list of clips in the form of TSN, `path num_frames label`, such as the authors' lists in
+LIST is a list of clips in TSN's format, `path num_frames label`, such as the authors' lists in
 https://github.com/KimManjin/CorrelationSideTuning, folder Recognition/lists. Prints a table; writes nothing.
 """
 
@@ -15,7 +15,7 @@ from benchmarks.measure import table
 
 
 def main() -> None:
-    """Prints, for each list, 8 and 16 frames, mean percentage of unseen frames and number of still videos."""
+    """Prints the mean percentage of unseen frames and the number of still videos, per list and for 8 and 16 frames."""
     rows = []
     for path in map(Path, sys.argv[1:]):
         stored = np.array([int(line.split()[-2]) for line in path.read_text().splitlines() if line.strip()])

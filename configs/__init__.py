@@ -1,1 +1,1 @@
-"""Recipes: each a few lines over `common`."""
+"""Recipes. Each overrides a few fields of `common`."""

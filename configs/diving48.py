@@ -6,7 +6,7 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-    """The paper's recipe, on the labels of version 2."""
+    """The paper's recipe, with the version 2 labels."""
     config = common.get_published_config()
     config.epochs = 30
     config.model.num_classes = 48

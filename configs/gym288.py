@@ -6,7 +6,7 @@ from configs import gym99
 
 
 def get_config() -> ConfigDict:
-    """The recipe of Gym99."""
+    """The Gym99 recipe on 288 classes."""
     config = gym99.get_config()
     config.model.num_classes = 288
     config.data.name = "finegym/gym288"

@@ -6,7 +6,7 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-    """The settings of Something-Something V1, which comes from the same publisher, from random weights."""
+    """The settings of Something-Something V1, from the same publisher, with random initial weights."""
     config = common.get_config()
     config.label_smoothing = 0.1
     config.model.num_classes = 27

@@ -6,7 +6,7 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-    """The common recipe; evaluation on 10 clips of 3 crops, as is usual there."""
+    """The common recipe, evaluated on 10 clips x 3 crops, as is usual for Kinetics."""
     config = common.get_config()
     config.model.num_classes = 400
     config.model.batch_norm_clips = 8

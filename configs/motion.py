@@ -1,4 +1,4 @@
-"""Drawn clips whose class is their motion: a demonstration that trains on a laptop."""
+"""Synthetic clips whose class is their motion: a demonstration that trains on a laptop."""
 
 from ml_collections import ConfigDict
 

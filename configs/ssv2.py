@@ -6,7 +6,7 @@ from configs import ssv1
 
 
 def get_config() -> ConfigDict:
-    """The recipe of V1 on the clips of V2."""
+    """The V1 recipe on the V2 clips."""
     config = ssv1.get_config()
     config.data.name = "something_something_v2"
     return config

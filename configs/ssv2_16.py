@@ -6,7 +6,7 @@ from configs import ssv2
 
 
 def get_config() -> ConfigDict:
-    """Twice the frames, 80 epochs."""
+    """The 8-frame recipe with twice the frames and 80 epochs."""
     config = ssv2.get_config()
     config.epochs = 80
     config.data.num_frames = 16

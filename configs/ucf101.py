@@ -6,7 +6,7 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-    """The common recipe with fewer epochs, a smaller rate and more dropout."""
+    """The common recipe with fewer epochs, a lower learning rate and more dropout."""
     config = common.get_config()
     config.epochs = 30
     config.model.num_classes = 101

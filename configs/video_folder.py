@@ -1,4 +1,4 @@
-"""One's own videos, prepared by `python -m rsa_jax.tools.prepare video_folder --source DIR`."""
+"""Your own videos, prepared by `python -m rsa_jax.tools.prepare video_folder --source DIR`."""
 
 from ml_collections import ConfigDict
 
@@ -10,7 +10,7 @@ def get_config() -> ConfigDict:
     config = common.get_config()
     config.batch_size = config.optimizer.recipe_batch_size = 16
     config.label_smoothing = 0.1
-    # The published 0.02 for 64 clips, in proportion to the batch.
+    # The published 0.02 for 64 clips, scaled in proportion to the batch size.
     config.optimizer.learning_rate = config.optimizer.recipe_learning_rate = 0.005
     config.model.stochastic_depth = 0.2
     config.eval.batch_size = 16

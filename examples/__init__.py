@@ -1,1 +1,1 @@
-"""Programs that use the package."""
+"""Example programs that use the package."""

@@ -1,4 +1,4 @@
-"""RSA as a layer of a network of your own, in Flax NNX and in Flax Linen.
+"""RSA as a layer of your own network, in Flax NNX and in Flax Linen.
 
 python -m examples.own_network
 """
@@ -17,7 +17,7 @@ WIDTH = 16
 
 
 class Network(nnx.Module):
-    """A convolution that looks at each frame, RSA that looks at how frames relate, and a mean over all positions."""
+    """A convolution within each frame, RSA across frames, and a mean over all positions."""
 
     def __init__(self, num_classes: int, *, rngs: nnx.Rngs):
         self.stem = nnx.Conv(3, WIDTH, (7, 7), strides=(4, 4), rngs=rngs)
@@ -28,7 +28,7 @@ class Network(nnx.Module):
         self.classifier = nnx.Linear(WIDTH, num_classes, rngs=rngs)
 
     def features(self, clips: Float[Array, "B T H W 3"]) -> Float[Array, "B T H/4 W/4 C"]:
-        """What RSA gets."""
+        """Input of the RSA layer."""
         return nnx.relu(self.stem_norm(self.stem(clips)))
 
     def __call__(self, clips: Float[Array, "B T H W 3"]) -> Float[Array, "B K"]:
@@ -38,7 +38,7 @@ class Network(nnx.Module):
 
 
 class LinenNetwork(linen.Module):
-    """The same in Linen: `nnx.bridge` makes a Linen module of the layer."""
+    """The same network in Linen. `nnx.bridge` turns the RSA layer into a Linen module."""
 
     num_classes: int
 
@@ -54,7 +54,7 @@ class LinenNetwork(linen.Module):
 
 
 def cross_entropy(logits: Float[Array, "B K"], labels: Int[Array, " B"]) -> Float[Array, ""]:
-    """Mean over the clips."""
+    """Mean cross-entropy over the clips."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
@@ -62,21 +62,21 @@ def cross_entropy(logits: Float[Array, "B K"], labels: Int[Array, " B"]) -> Floa
 def step(
     network: Network, optimizer: nnx.Optimizer, clips: Float[Array, "B T H W 3"], labels: Int[Array, " B"]
 ) -> Array:
-    """Trains the NNX network on a batch, and returns its loss."""
+    """Trains the NNX network for one step, and returns the loss."""
     loss, gradients = nnx.value_and_grad(lambda network: cross_entropy(network(clips), labels))(network)
     optimizer.update(network, gradients)
     return loss
 
 
 def train_nnx(clips: Float[Array, "B T H W 3"], labels: Int[Array, " B"], steps: int) -> list[float]:
-    """Losses of training the NNX network on one batch."""
+    """Trains the NNX network on one batch, and returns the loss of each step."""
     network = Network(num_classes=len(labels), rngs=nnx.Rngs(0))
     optimizer = nnx.Optimizer(network, optax.adam(3e-3), wrt=nnx.Param)
     return [float(step(network, optimizer, clips, labels)) for _ in range(steps)]
 
 
 def train_linen(clips: Float[Array, "B T H W 3"], labels: Int[Array, " B"], steps: int) -> list[float]:
-    """Losses of training the Linen network on one batch."""
+    """Trains the Linen network on one batch, and returns the loss of each step."""
     network, optimizer = LinenNetwork(num_classes=len(labels)), optax.adam(3e-3)
     variables = network.init(jax.random.key(0), clips, train=True)
     params, stats = variables["params"], variables["batch_stats"]
@@ -102,7 +102,7 @@ def train_linen(clips: Float[Array, "B T H W 3"], labels: Int[Array, " B"], step
 
 
 def main() -> None:
-    """Both networks learn four clips of noise by heart."""
+    """Overfits both networks to four clips of noise."""
     clips, labels = jax.random.normal(jax.random.key(0), (4, 4, 16, 16, 3)), jnp.arange(4)
     for name, train in (("NNX", train_nnx), ("Linen", train_linen)):
         losses = train(clips, labels, steps=30)

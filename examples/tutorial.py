@@ -22,9 +22,9 @@ FRAMES, SIZE = 8, 32
 
 
 def draw_clips(number: int) -> tuple[Float[Array, "B T H W 3"], Int[Array, " B"]]:
-    """Clips whose class is a motion, and their classes.
+    """Clips whose class is a motion, and their labels.
 
-    The two classes of a pair hold the same frames in reversed order: looking at frames one by one tells nothing.
+    The two classes of a pair hold the same frames in reverse order: single frames do not reveal the class.
     """
     labels = np.arange(number) % len(CLASSES)
     seeds = ((0, i) for i in range(number))
@@ -50,12 +50,12 @@ def train(
 
 @nnx.jit
 def predict(network: Network, clips: Float[Array, "B T H W 3"]) -> Int[Array, " B"]:
-    """The class of every clip."""
+    """Predicted class of every clip."""
     return network(clips).argmax(axis=-1)
 
 
 def kernel_panel(network: Network, clip: Float[Array, "T H W 3"]) -> Panel:
-    """What the query in the middle of a clip sums its surroundings with."""
+    """Panel with the kernels of the query in the middle of a clip."""
     x = network.features(clip[None])
     map_size = x.shape[1], x.shape[2], x.shape[3]
     middle = map_size[0] // 2, map_size[1] // 2, map_size[2] // 2
@@ -65,7 +65,7 @@ def kernel_panel(network: Network, clip: Float[Array, "T H W 3"]) -> Panel:
 
 
 def main(out: Path, num_clips: int = 2000, steps: int = 200) -> None:
-    """All five steps."""
+    """Runs all five steps."""
     out.parent.mkdir(parents=True, exist_ok=True)
     clips, labels = draw_clips(num_clips)
     print(f"1. {num_clips} clips of {FRAMES} frames of {SIZE} x {SIZE}, of {len(CLASSES)} classes")

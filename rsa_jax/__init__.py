@@ -13,7 +13,7 @@ _MODULES = {"RSA": "rsa_jax.nn", "create_model": "rsa_jax.nn"}
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is asked for, not before: programs that compute nothing start without JAX."""
+    """Imports an attribute on first access: programs that compute nothing start without JAX."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in _MODULES:
@@ -22,5 +22,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Also what was not asked for yet."""
+    """Names of the package, including attributes not imported yet."""
     return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""Files that are complete or not there at all, whenever a program ends."""
+"""Atomic file writes: a file is complete or absent, whenever a program ends."""
 
 import json
 import os
@@ -10,14 +10,14 @@ from typing import Any
 
 @contextmanager
 def complete(path: Path) -> Iterator[Path]:
-    """Gives a path to write to; what lies there gets its name when all has gone well."""
+    """Yields a temporary path to write to; on success, the file is renamed to `path`."""
     partial = path.with_name(f"{path.name}.partial")
     yield partial
     partial.replace(path)
 
 
 def printable(path: Path) -> str:
-    """The path as text that can be written anywhere: bytes of a name that are no UTF-8 become question marks."""
+    """The path as text that can be written anywhere: bytes that are not UTF-8 become U+FFFD."""
     return os.fsencode(path).decode("utf-8", errors="replace")
 
 

@@ -15,11 +15,11 @@ PRECISIONS = {
 
 
 def describe_precision(dtype: str, precision: str) -> str:
-    """The types of a network's arithmetic, as a sentence for the log.
+    """Log sentence about the precision of a network's arithmetic.
 
     Args:
         dtype: of the activations.
-        precision: one of `PRECISIONS`; it changes products of float32 alone.
+        precision: one of `PRECISIONS`; it affects only float32 products.
     """
     if dtype == "float32":
         return f"Activations in float32; matrix products: {PRECISIONS[precision]}."
@@ -27,7 +27,7 @@ def describe_precision(dtype: str, precision: str) -> str:
 
 
 def with_precision(function: Callable[..., Any], precision: str) -> Callable[..., Any]:
-    """The function, traced with this precision of its float32 matrix products and convolutions.
+    """The function, traced with this precision for float32 matrix products and convolutions.
 
     Args:
         function: to trace, such as a training step before `jax.jit`.

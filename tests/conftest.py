@@ -2,7 +2,7 @@ import os
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Compilation takes most of the time here, and several runs compile the same programs. Workers inherit the folder.
+# Compilation takes most of the time, and several runs compile the same programs. Workers inherit the cache folder.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _CACHE = tempfile.TemporaryDirectory()
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
@@ -12,7 +12,7 @@ import pytest
 
 from tests.tiny import tiny_config
 
-# They take minutes each: begun last, they would keep one worker busy while the others have nothing left.
+# These take minutes each: if started last, they would keep one worker busy while the others are idle.
 LONGEST = ("test_trajectory.py", "test_main.py")
 
 
@@ -22,11 +22,11 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """Where prepared data sets lie; `motion/tiny` is drawn here once."""
+    """Folder of prepared data sets; `motion/tiny` is drawn here once."""
     return tmp_path_factory.mktemp("data")
 
 
 @pytest.fixture
 def config(data_dir):
-    """The smallest run: 4 steps an epoch, 2 epochs, one RSA block."""
+    """The smallest run: 4 steps per epoch, 2 epochs, one RSA block."""
     return tiny_config(data_dir)

@@ -1,4 +1,4 @@
-"""What the recipes have in common, and where they differ."""
+"""Settings that the recipes share, and settings in which they differ."""
 
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +25,7 @@ def test_recipes_of_published_runs_are_as_published_and_no_others(recipe):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_has_a_data_set_and_a_schedule(recipe):
-    """Its network is built where its costs are tested."""
+    """The network is built in the tests of its costs."""
     config = import_module(f"configs.{recipe}").get_config()
     assert config.data.name is not None
     make_schedule(config.optimizer, epochs=config.epochs, steps_per_epoch=10)

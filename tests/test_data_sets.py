@@ -1,4 +1,4 @@
-"""Every public data set, in miniature, from its official layout to a resumed run and its evaluation by views."""
+"""Every public data set in miniature, from its official layout to a resumed run and its multi-view evaluation."""
 
 import json
 
@@ -19,7 +19,7 @@ def test_prepare_train_resume_and_evaluate(tmp_path, monkeypatch, name):
     assert prepare.main([name, *folders, *small]) == 0
     config = tiny_config(tmp_path / "data")
     config.data.name, config.batch_size = name, 8
-    config.model.num_classes = 400  # for all of them, so that one program serves all
+    config.model.num_classes = 400  # the same for all, so that one program serves all
     config.eval.update(batch_size=4, num_clips=2, num_crops=3, checkpoint="latest")
     with monkeypatch.context() as patch:
         patch.setattr(loop.StopSignal, "requested", lambda self, step: step == 1)

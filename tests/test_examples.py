@@ -1,4 +1,4 @@
-"""The examples run, and say what is true."""
+"""The examples run, and what they claim is true."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Whole runs on drawn clips: train, stop, go on, evaluate; on one device and on eight."""
+"""Whole runs on synthetic clips: train, stop, resume, evaluate; on one device and on eight."""
 
 import functools
 import json
@@ -32,7 +32,7 @@ IDS = [f"validation_{i:05d}" for i in range(32)]
 
 
 def lines(workdir):
-    """What metrics.jsonl holds of training steps, by step."""
+    """Training records in metrics.jsonl, by step."""
     path = workdir / "metrics.jsonl"
     records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     return {record["step"]: record for record in records if "loss" in record}
@@ -51,7 +51,7 @@ def assert_equal(a, b):
 
 
 def command(workdir, data_dir, *flags, devices=1):
-    """Starts main.py on the smallest run in a process of its own."""
+    """Starts main.py on the smallest run in a separate process."""
     several = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"} if devices > 1 else {}
     arguments = ["--config", "tests/tiny.py", "--workdir", str(workdir), *flags]
     return subprocess.Popen(
@@ -81,7 +81,7 @@ def wait_for(condition, process):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, data_dir):
-    """Workdir of a run from start to end in one go."""
+    """Workdir of an uninterrupted run."""
     workdir = tmp_path_factory.mktemp("undisturbed")
     finish(command(workdir, data_dir))
     return workdir
@@ -112,7 +112,7 @@ def test_evaluation_counts_every_clip_once(undisturbed, config):
     records = [json.loads(line) for line in (undisturbed / "metrics.jsonl").read_text().splitlines()]
     for name in ("top1", "top5", "mean_class", "loss"):
         np.testing.assert_allclose(result[name], records[-1][f"validation_{name}"], rtol=1e-5)
-    config.eval.batch_size = 7  # another padding, the same result
+    config.eval.batch_size = 7  # different padding, same result
     again = evaluate_checkpoint(config, undisturbed)
     assert again["num_frames"] == 4
     np.testing.assert_allclose(again["loss"], result["loss"], rtol=1e-5)
@@ -120,7 +120,7 @@ def test_evaluation_counts_every_clip_once(undisturbed, config):
 
 
 def test_evaluation_averages_views(undisturbed, config, capsys):
-    """Against single views: frames cut out by hand, and shifted so that the centre crop is one at the side."""
+    """Against single views: frames selected by hand, and shifted so that the centre crop becomes a side crop."""
     single = undisturbed / "single.npz"
     evaluate_checkpoint(config, undisturbed)
     (undisturbed / "scores.npz").rename(single)
@@ -173,9 +173,9 @@ def test_the_picture_of_kernels(undisturbed, config, tmp_path, capsys):
 
 
 def test_two_steps_and_two_are_four(tmp_path, config, monkeypatch):
-    """Parameters, statistics, optimizer, order of clips and random numbers, bit for bit.
+    """Parameters, statistics, optimizer, clip order and random numbers are equal bit for bit.
 
-    Interrupted in the first epoch, and at its end: the second begins with a restart step.
+    The run is interrupted in the first epoch and at its end; the second epoch begins with a restart step.
     """
     config.batch_size, config.epochs, config.optimizer.restart_step = 32, 2, True
     train(config, tmp_path / "whole")
@@ -218,7 +218,7 @@ def test_sigterm_saves_and_exits(tmp_path, data_dir, config):
 
 
 def test_ctrl_c_stops_after_the_step_and_again_at_once(request):
-    """Whoever starts the tests may have had Ctrl-C ignored."""
+    """The handler is set here, because the parent process may have made the tests ignore Ctrl-C."""
     request.addfinalizer(functools.partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     before = signal.getsignal(signal.SIGINT)
@@ -257,7 +257,7 @@ def test_a_field_that_does_not_exist_is_refused(data_dir, tmp_path):
 
 
 def test_nothing_is_saved_after_a_loss_that_is_not_finite(tmp_path, config):
-    """The first step's loss is finite, its parameters are not."""
+    """The first step's loss is finite, but its parameters are not."""
     config.optimizer.learning_rate, config.optimizer.gradient_clip = 1e38, 1e30
     config.checkpoint.every_steps = 1
     with pytest.raises(RuntimeError, match=r"not finite at steps \[1\]"):
@@ -268,7 +268,7 @@ def test_nothing_is_saved_after_a_loss_that_is_not_finite(tmp_path, config):
 
 
 def test_two_processes_train_and_evaluate_together_and_stop_together(tmp_path, data_dir, undisturbed, config):
-    """As on two hosts that share a disk; the signal reaches one of them."""
+    """Like two hosts that share a disk; only one of them receives the signal."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -283,7 +283,7 @@ def test_two_processes_train_and_evaluate_together_and_stop_together(tmp_path, d
         first.kill()
         second.kill()
     assert '"validation_num_examples": 32' in (tmp_path / "metrics.jsonl").read_text()
-    # The same clips, parameters and random numbers; only the learning rates of the two runs part later.
+    # Same clips, parameters and random numbers; only the learning rates of the two runs diverge later.
     np.testing.assert_allclose(lines(tmp_path)[1]["loss"], lines(undisturbed)[1]["loss"], rtol=1e-5)
     checkpoints = Checkpoints(tmp_path, config.checkpoint)
     assert checkpoints.latest() >= 5

@@ -1,4 +1,4 @@
-"""What the compiler is asked for."""
+"""Precision of matrix products that is requested from the compiler."""
 
 import re
 
@@ -31,7 +31,7 @@ def test_every_product_of_a_run_has_the_precision_of_the_configuration(config, f
     evaluate = products(run.eval_step.lower(state.params, state.batch_stats, batch, View()))
     assert len(train) > 20
     assert len(evaluate) > 5
-    # Two operands each. Some products ask for the highest precision themselves.
+    # Two operands each. Some products always request the highest precision.
     highest = [line.count("HIGHEST") == 2 for line in train + evaluate]
     default = ["HIGH" not in line for line in train + evaluate]
     expected = {"float32": (True, False), "tensorfloat32": (False, False), "default": (False, True)}

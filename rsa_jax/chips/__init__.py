@@ -1,4 +1,4 @@
-"""Chips that a program can be compiled for without having one, and what their compilers say that it costs."""
+"""Chips that programs can be compiled for without having one, and the compilers' cost estimates."""
 
 from rsa_jax.chips.chips import CHIPS, Chip
 from rsa_jax.chips.cost import Cost, compile_for

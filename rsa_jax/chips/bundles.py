@@ -1,31 +1,31 @@
-"""Counts the instruction bundles of a TPU kernel, about one a cycle, in what its compiler writes out."""
+"""Counts the instruction bundles of a TPU kernel, about one per cycle, in its compiler's dump."""
 
 import re
 from pathlib import Path
 
-# What makes the compiler write them: of every operation, so only of a program that is little but the kernel.
+# Compiler flags for the dump. It covers every operation, so the program should be little more than the kernel.
 DUMP = "--xla_jf_dump_to={directory} --xla_jf_dump_llo_text=true"
 
-# A bundle with its address; LB is the first of a loop's body.
+# A bundle with its address; LB marks the first bundle of a loop body.
 _BUNDLE = re.compile(r"^\s*(?:0x[0-9a-f]+|0)\s+(LB|LH|LE|PB|PF|CT)?\s*: ")
-# The end of a loop: trips are compared with their number, perhaps bundles earlier, and a branch leads back.
+# End of a loop: the counter is compared with the trip count, perhaps bundles earlier, and a branch leads back.
 _EXIT = re.compile(r"(%p\w+) = scmp\.ge\.s32\.totalorder (?:\(\S+\), )?%\w+, (\d+) /\* loop exit test \*/")
 _BRANCH = re.compile(r"sbr\.rel \(!(%p\w+)\)")
-# The loop over the grid moves data in a step more at either end.
+# The loop over the grid has an extra step at either end, which moves data.
 _STEPS_AROUND = 2
 
 
 def kernel_cycles(text: str) -> int:
-    """Bundles times the trips of their loops. Predicated bundles are always counted.
+    """Number of bundles, each times the trip counts of its loops. Predicated bundles are always counted.
 
     Args:
-        text: of a file "...-final_bundles.txt".
+        text: text of a file "...-final_bundles.txt".
 
     Raises:
-        ValueError: a loop's number of trips is not written down.
+        ValueError: If the text does not contain a loop's trip count.
     """
     trips = {predicate: int(number) for predicate, number in _EXIT.findall(text)}
-    counts = [0]  # bundles of the program, and of each loop that has begun in it
+    counts = [0]  # bundles of the program, and of each open loop in it
     for line in text.splitlines():
         bundle = _BUNDLE.match(line)
         if not bundle:
@@ -44,10 +44,10 @@ def kernel_cycles(text: str) -> int:
 
 
 def bundles_of(directory: Path, kernel: str) -> str:
-    """The bundles of a kernel, that the compiler wrote into a directory.
+    """Bundles of a kernel, as text, from the compiler's dump in a directory.
 
     Raises:
-        FileNotFoundError: it wrote none.
+        FileNotFoundError: If the directory has none.
     """
     found = [path for path in directory.glob(f"*{kernel}*-final_bundles.txt") if "schedule" not in path.name]
     if not found:

@@ -1,4 +1,4 @@
-"""Chips, their peaks, and their compilers' descriptions."""
+"""Chips, their peak rates, and their descriptions for the compilers."""
 
 import dataclasses
 import math
@@ -17,17 +17,17 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """A chip, as its vendor describes it.
+    """A chip with its vendor's specifications.
 
     Attributes:
-        name: by which it is asked for.
-        platform: "tpu" or "cuda", as JAX calls it.
-        memory: bytes that a program can have.
-        bandwidth: of its memory, bytes a second.
-        flops: peak of bfloat16, operations a second.
-        clock: cycles a second, of a TPU.
-        description: of a GPU, for XLA.
-        options: for the compiler.
+        name: name that selects the chip.
+        platform: JAX platform, "tpu" or "cuda".
+        memory: bytes available to a program.
+        bandwidth: memory bandwidth in bytes per second.
+        flops: peak bfloat16 operations per second.
+        clock: cycles per second of a TPU.
+        description: XLA's description of a GPU.
+        options: compiler options.
     """
 
     name: str
@@ -40,24 +40,24 @@ class Chip:
     options: dict[str, str | bool] = dataclasses.field(default_factory=dict)
 
     def described(self, field: str) -> int:
-        """A number of the description."""
+        """Value of a numeric field of the description."""
         found = re.search(rf"\b{field}: (\d+)", self.description or "")
         if found is None:
             raise ValueError(f"{self.name}: its description has no {field!r}")
         return int(found.group(1))
 
     def mesh(self, shape: Sequence[int] = (1,)) -> jax.sharding.Mesh:
-        """A mesh over chips that need not exist, with the one axis `BATCH_AXIS`.
+        """Mesh over chips that need not exist, with the single axis `BATCH_AXIS`.
 
         Args:
-            shape: how chips are wired, such as (4, 4) of a TPU slice; their number for GPUs, which share one host.
+            shape: topology of the chips, such as (4, 4) for a TPU slice; for GPUs, which share one host, their number.
 
         Raises:
-            RuntimeError: the compiler is not installed, or another process uses it.
+            RuntimeError: If the compiler is not installed or another process uses it.
         """
         number = math.prod(shape)
         if self.platform == "tpu":
-            # The compiler knows whole hosts of four chips.
+            # The compiler knows only whole hosts of four chips.
             wired = shape if number >= 4 else (2, 2)
             wanted: dict[str, Any] = {"topology_name": f"{self.name}:{'x'.join(map(str, wired))}"}
         else:
@@ -73,7 +73,7 @@ class Chip:
         return jax.sharding.Mesh(devices, (BATCH_AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
 
 
-# What XLA has to know of a card; figures of NVIDIA's data sheet.
+# XLA's descriptions of GPUs, with figures from NVIDIA's data sheets.
 _H100 = """
 gpu_device_info {
   threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472
@@ -96,7 +96,7 @@ gpu_device_info {
 platform_name: "CUDA" dnn_version_info { major: 9 minor: 8 } device_description_str: "NVIDIA A100-SXM4-80GB"
 """
 
-# Without a card, nothing can be tried out.
+# Autotuning needs a GPU.
 _UNTRIED: dict[str, str | bool] = {"xla_gpu_autotune_level": "0"}
 
 CHIPS = {

@@ -1,4 +1,4 @@
-"""The cost of a program, as its compiler estimates it."""
+"""Compiler estimates of a program's cost."""
 
 import dataclasses
 import time
@@ -10,23 +10,23 @@ import jax
 from rsa_jax.chips.chips import Chip
 from rsa_jax.chips.hlo import Collective, Operation, Program
 
-# Of the most expensive ones, how many are kept.
+# Number of most expensive operations that are kept.
 OPERATIONS = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """The cost of a program on one chip.
+    """Cost of a program on one chip.
 
     Attributes:
-        temporary: bytes beside arguments and results.
-        total: bytes with them.
-        seconds: the TPU compiler's estimate; for a GPU, the least by the memory's bandwidth.
-        traffic: bytes that operations read and write outside of fusions.
-        flops: of the compiler's count; it knows nothing of libraries' calls.
-        compilation: seconds that the compiler took.
-        collectives: exchanges between chips.
-        operations: those that cost most.
+        temporary: bytes besides arguments and results.
+        total: bytes including arguments and results.
+        seconds: the TPU compiler's estimate; for a GPU, the lower bound from the memory bandwidth.
+        traffic: bytes that operations read and write, outside of fusions.
+        flops: the compiler's count, which excludes library calls.
+        compilation: compilation time in seconds.
+        collectives: collectives between chips.
+        operations: most expensive operations.
     """
 
     temporary: int
@@ -43,11 +43,11 @@ def compile_for(chip: Chip, lowered: jax.stages.Lowered) -> Cost:
     """Compiles a program for a chip that need not exist.
 
     Args:
-        chip: of the mesh that the program was lowered for.
-        lowered: the program.
+        chip: chip of the mesh that the program was lowered for.
+        lowered: lowered program.
 
     Raises:
-        jax.errors.JaxRuntimeError: such as that it needs more memory than the chip has.
+        jax.errors.JaxRuntimeError: If compilation fails, for example because the chip has too little memory.
     """
     start = time.perf_counter()
     compiled = lowered.compile(compiler_options=chip.options)

@@ -1,4 +1,4 @@
-"""Reads a compiled program's text: cycles that the TPU's compiler estimates, bytes that pass through memory."""
+"""Parses a compiled program's text: cycles estimated by the TPU compiler, bytes that pass through memory."""
 
 import math
 import re
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4}
 _BYTES |= {"f64": 8, "s64": 8, "u64": 8, "c64": 8}
-# Operations that move nothing.
+# Operations that move no data.
 _FREE = {"parameter", "tuple", "get-tuple-element", "bitcast", "constant", "iota", "after-all", "partition-id"}
 _COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute")
 
@@ -25,10 +25,10 @@ class Operation(NamedTuple):
     Args:
         name: in the program.
         kind: such as "fusion" or "convolution".
-        result: its type, with its layout.
-        cycles: the TPU compiler's estimate, or that in a kernel's metadata; 0 of other compilers.
+        result: type of the result, with its layout.
+        cycles: the TPU compiler's estimate, or the estimate in a kernel's metadata; 0 with other compilers.
         traffic: bytes of operands and result.
-        source: which operation of JAX it comes from.
+        source: JAX operation that it comes from.
     """
 
     name: str
@@ -40,12 +40,12 @@ class Operation(NamedTuple):
 
 
 class Collective(NamedTuple):
-    """Exchanges of one kind between chips.
+    """Collectives of one kind between chips.
 
     Args:
         kind: such as "all-reduce".
-        number: how many there are.
-        bytes: that they result in, on one chip.
+        number: number of collectives.
+        bytes: bytes of their results on one chip.
     """
 
     kind: str
@@ -73,7 +73,7 @@ class Program:
     """A compiled program.
 
     Args:
-        text: of `jax.stages.Compiled.as_text`.
+        text: output of `jax.stages.Compiled.as_text`.
     """
 
     def __init__(self, text: str):
@@ -89,19 +89,19 @@ class Program:
         self._operations = list(self._executed(self._entry))
 
     def cycles(self) -> int:
-        """The TPU compiler's estimate of the whole program; for kernels, the cycles in their metadata."""
+        """Cycles of the whole program by the TPU compiler's estimate; for kernels, by their metadata."""
         return sum(operation.cycles for operation in self._operations)
 
     def traffic(self) -> int:
-        """Bytes that operations read and write, outside of fusions: on a GPU about what passes through memory."""
+        """Bytes that operations read and write, outside of fusions. On a GPU, this is about the memory traffic."""
         return sum(operation.traffic for operation in self._operations)
 
     def largest(self, count: int, *, by: str) -> list[Operation]:
-        """Operations with the most "cycles" or "traffic", all trips of their loops together."""
+        """Operations with the most "cycles" or "traffic", summed over all trips of their loops."""
         return sorted(self._operations, key=lambda operation: getattr(operation, by), reverse=True)[:count]
 
     def collectives(self) -> list[Collective]:
-        """Exchanges between chips, by kind; those of every branch."""
+        """Collectives between chips, by kind, in all branches."""
         counts: Counter[str] = Counter()
         sizes: Counter[str] = Counter()
         for instruction, trips in self._exchanges(self._entry):
@@ -111,7 +111,7 @@ class Program:
         return [Collective(kind, counts[kind], sizes[kind]) for kind in sorted(counts)]
 
     def _executed(self, name: str, trips: int = 1) -> Iterator[Operation]:
-        """Operations of a computation, all trips of a loop as one; of a condition the first branch."""
+        """Operations of a computation: all trips of a loop as one, and the first branch of a conditional."""
         instructions = self._computations.get(name, {})
         for instruction in instructions.values():
             called = self._called(instruction)
@@ -121,7 +121,7 @@ class Program:
                 yield self._operation(instructions, instruction, trips)
 
     def _exchanges(self, name: str, trips: int = 1) -> Iterator[tuple[_Instruction, int]]:
-        """Exchanges of a computation, and the number of times that they run. A compiler may hide them in fusions."""
+        """Collectives of a computation, and how often they run. A compiler may hide them in fusions."""
         for instruction in self._computations.get(name, {}).values():
             if instruction.kind.removesuffix("-start") in _COLLECTIVES:
                 yield instruction, trips
@@ -129,7 +129,7 @@ class Program:
                 yield from self._exchanges(called, trips * self._trips(instruction))
 
     def _trips(self, instruction: _Instruction) -> int:
-        """Trips of a loop; 1 of all else. Where they are not noted, from the condition: JAX counts from 0 in ones."""
+        """Trip count of a loop; 1 for all else. If not given, it is read from the condition: JAX counts from 0 by 1."""
         if instruction.kind != "while":
             return 1
         if noted := re.search(r"known_trip_count[^\d]*(\d+)", instruction.rest):
@@ -145,7 +145,7 @@ class Program:
         return limits[0] if len(limits) == 1 else 1
 
     def _called(self, instruction: _Instruction) -> list[str]:
-        """Computations that the instruction runs as they stand, not as one operation."""
+        """Computations that an instruction runs operation by operation, unlike a fusion."""
         if instruction.kind == "while":
             return [instruction.called("body")]
         if instruction.kind == "call":
@@ -158,7 +158,7 @@ class Program:
         return []
 
     def _operation(self, around: Mapping[str, _Instruction], instruction: _Instruction, trips: int) -> Operation:
-        # What takes a kernel's results apart repeats its metadata.
+        # Operations that unpack a kernel's results repeat its metadata.
         free = instruction.kind in _FREE
         cycles = None if free else re.search(r'"estimated_cycles":"?(\d+)', instruction.rest)
         source = re.search(r'op_name="([^"]*)"', instruction.rest)
@@ -172,7 +172,7 @@ class Program:
         )
 
     def _moved(self, around: Mapping[str, _Instruction], instruction: _Instruction) -> int:
-        """Bytes of operands and result. Of an array of which a slice is read or written, those of the slice."""
+        """Bytes of operands and result. If only a slice of an array is read or written, only the slice counts."""
         if instruction.kind in _FREE or instruction.kind.endswith(("-done", "-update")):
             return 0
         operands = [around[name].size if name in around else 0 for name in instruction.operands]
@@ -196,7 +196,7 @@ class Program:
         return written + sum(read)
 
     def _received(self, instruction: _Instruction) -> int:
-        """Bytes that an exchange results in. The start of some has its operands before its results."""
+        """Bytes of a collective's results. Some "-start" operations list their operands before their results."""
         if instruction.kind in ("all-gather-start", "collective-permute-start"):
             arrays = _ARRAY.findall(instruction.result)
             return _bytes(arrays[len(instruction.operands) : 2 * len(instruction.operands)])
@@ -204,7 +204,7 @@ class Program:
 
 
 def _part_read(fused: Mapping[str, _Instruction], name: str, size: int) -> int:
-    """Bytes that a fusion reads of a parameter: of slices alone, where it takes no more."""
+    """Bytes that a fusion reads of a parameter: only its slices, if it reads nothing else."""
     total, names = 0, {name}
     for inner in fused.values():
         if not names.isdisjoint(inner.operands):
@@ -218,7 +218,7 @@ def _part_read(fused: Mapping[str, _Instruction], name: str, size: int) -> int:
 
 
 def _parse(name: str, text: str) -> _Instruction:
-    """An instruction from what follows its name."""
+    """Parses an instruction from the text after its name."""
     end = _closing(text) if text.startswith("(") else text.index(" ")
     kind, _, rest = text[end:].lstrip().partition("(")
     operands = rest[: _closing("(" + rest) - 2]
@@ -226,7 +226,7 @@ def _parse(name: str, text: str) -> _Instruction:
 
 
 def _closing(text: str) -> int:
-    """The index after the parenthesis that closes the first."""
+    """Index after the parenthesis that closes the first one."""
     depth = 0
     for index, character in enumerate(text):
         depth += (character == "(") - (character == ")")

@@ -1,4 +1,4 @@
-"""Archives as data sets are distributed: zip and tar files, and tar files cut into parts."""
+"""Unpacking of data set archives: zip and tar files, and tar files split into parts."""
 
 import bz2
 import collections
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from rsa_jax.files import write_json
 
 _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-# A tar file cut into parts, which lie in the order of their names: something-something-v2-00, frames.tar.gz.aa.
+# A part of a split tar file; parts are ordered by name: something-something-v2-00, frames.tar.gz.aa.
 _PART = re.compile(r"(?P<name>.+\.(?:tar|tgz|tar\.\w+)|.+(?=-\d))[-._](?P<part>\d{2,3}|[a-z]{2})")
 _COMPRESSED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 
@@ -33,7 +33,7 @@ class ArchiveError(RuntimeError):
 
 
 class _Joined(io.RawIOBase):
-    """Files read one after the other as if they were one."""
+    """Several files read as one stream."""
 
     def __init__(self, paths: Sequence[pathlib.Path], progress: tqdm):
         self._files = [path.open("rb") for path in paths]
@@ -58,10 +58,10 @@ class _Joined(io.RawIOBase):
 
 
 def find_archives(root: pathlib.Path) -> Archives:
-    """Archives anywhere below a folder, by path without the part; the parts of one that was cut lie in order.
+    """Archives anywhere below a folder: files by path without the part suffix. Parts are in order.
 
     Raises:
-      ArchiveError: a part is missing before another one, or it is a rar file.
+      ArchiveError: If a part before another one is missing, or a file is a rar archive.
     """
     found: Archives = collections.defaultdict(list)
     for path in sorted(_files(root)):
@@ -84,7 +84,7 @@ def _files(root: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _is_archive(path: pathlib.Path) -> bool:
-    """By its name, or of a single part by its first bytes."""
+    """Whether a file is an archive, by its name or, for a single part, its first bytes."""
     with path.open("rb") as file:
         start = file.read(262)
     return path.name.lower().endswith(_SUFFIXES) or start[:2] in _COMPRESSED or start[257:] == b"ustar"
@@ -98,12 +98,12 @@ def _check_parts(name: str, parts: Sequence[str]) -> None:
 
 
 def unpack_all(archives: Archives, target: pathlib.Path) -> None:
-    """Unpacks archives of `find_archives` into a folder, and the archives in them.
+    """Unpacks archives from `find_archives` into a folder, and the archives in them.
 
-    What an interrupted run has unpacked is not written again; other archives than those of the last run begin anew.
+    Files that an interrupted run has unpacked are kept. If the archives have changed since, unpacking starts again.
 
     Raises:
-      ArchiveError: one is damaged or cut off, or no archive.
+      ArchiveError: If one is damaged, cut off, or not an archive.
     """
     outer, inner = target / "outer", target / "inner"
     record, state = target / "archives.json", [_state(path) for paths in archives.values() for path in paths]
@@ -120,11 +120,11 @@ def unpack_all(archives: Archives, target: pathlib.Path) -> None:
         (target / ".inner").touch()
     for path in _files(outer):
         if path.name.lower().endswith(_SUFFIXES) or _PART.fullmatch(path.name):
-            path.unlink()  # its files lie in `inner`
+            path.unlink()  # its files are in `inner`
 
 
 def _state(path: pathlib.Path) -> list[str | int]:
-    """What tells a file from another one under its name."""
+    """Fingerprint of a file: path, size and modification time."""
     return [str(path), path.stat().st_size, path.stat().st_mtime_ns]
 
 
@@ -147,7 +147,7 @@ def _unpack(name: str, paths: Sequence[pathlib.Path], folder: pathlib.Path, targ
 
 def _unpack_tar(paths: Sequence[pathlib.Path], folder: pathlib.Path, progress: tqdm) -> None:
     with io.BufferedReader(_Joined(paths, progress), 1 << 20) as joined:
-        # Not by tarfile itself: in a stream it does not compare checksums.
+        # Decompressed here: in a stream, tarfile does not verify checksums.
         reader = _COMPRESSED.get(joined.peek(2)[:2])
         plain: IO[bytes] = reader(joined) if reader else joined
         with tarfile.open(fileobj=plain, mode="r|") as archive:
@@ -155,7 +155,7 @@ def _unpack_tar(paths: Sequence[pathlib.Path], folder: pathlib.Path, progress: t
                 if not _is_there(folder / member.name, member.size):
                     archive.extract(member, folder, filter="data")
         rest = plain.read(1 << 20)
-        while rest:  # to the end, where the checksum lies
+        while rest:  # to the end, where the checksum is
             rest = plain.read(1 << 20)
 
 

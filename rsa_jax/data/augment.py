@@ -1,7 +1,7 @@
 """Crop, resize, flip and normalise a batch of clips on the device.
 
 Crop, resize and flip are one linear map per axis: a matrix of bilinear weights from stored rows (columns) to
-rows (columns) of the output. So one program serves every crop, whatever its place and size.
+output rows (columns). One compiled program therefore serves crops of every offset and size.
 """
 
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, UInt8
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# TSN's 13 places of a crop as (row, column), in quarters of the free space: corners, centre, middles of the
-# edges, quarter points.
+# TSN's 13 crop offsets as (row, column), in quarters of the free space: corners, centre, edge midpoints, quarter
+# points.
 CROP_PLACES = (
     *((0, 0), (0, 4), (4, 0), (4, 4), (2, 2)),
     *((0, 2), (4, 2), (2, 0), (2, 4)),
     *((1, 1), (1, 3), (3, 1), (3, 3)),
 )
 
-# Keeps these keys apart from others that are folded from the same seed.
+# Separates these keys from others folded from the same seed.
 _AUGMENT = 0xA06
 
 
 def example_keys(seed: int, epoch: Int[Array, " B"], index: Int[Array, " B"]) -> Key[Array, " B"]:
-    """One random key per example, a function of (seed, epoch, position in the split) and of nothing else."""
+    """One random key per example, a function of (seed, epoch, position in the split) only."""
     root = jax.random.fold_in(jax.random.key(seed), _AUGMENT)
     return jax.vmap(lambda e, i: jax.random.fold_in(jax.random.fold_in(root, e), i))(epoch, index)
 
@@ -36,7 +36,7 @@ def example_keys(seed: int, epoch: Int[Array, " B"], index: Int[Array, " B"]) ->
 def crop_sizes(short_side: int, crop_scales: tuple[float, ...], crop_distortion: int) -> np.ndarray:
     """TSN's crop sizes, as rows (height, width) in pixels.
 
-    Both sides are int(short_side * scale), with scales at most `crop_distortion` entries apart in the list.
+    Each side is int(short_side * scale); the two scales are at most `crop_distortion` entries apart in the list.
     """
     sides = [int(short_side * scale) for scale in crop_scales]
     pairs = [(i, j) for i in range(len(sides)) for j in range(len(sides)) if abs(i - j) <= crop_distortion]
@@ -46,7 +46,7 @@ def crop_sizes(short_side: int, crop_scales: tuple[float, ...], crop_distortion:
 def random_crop(
     key: Key[Array, ""], frame_size: tuple[int, int], sizes: Int[np.ndarray, "N 2"]
 ) -> tuple[Int[Array, " 2"], Int[Array, " 2"]]:
-    """One of `sizes` at one of TSN's 13 places: first row and column, height and width."""
+    """Random crop: first row and column, height and width. One of `sizes` at one of TSN's 13 offsets."""
     size_key, place_key = jax.random.split(key)
     size = jax.random.choice(size_key, jnp.asarray(sizes))
     place = jax.random.choice(place_key, jnp.array(CROP_PLACES))
@@ -58,8 +58,8 @@ def resize_weights(
 ) -> Float[Array, "B O I"]:
     """Matrix that resizes `length` of `size_in` pixels, from `start` on, to `size_out` pixels.
 
-    Bilinear, antialiased when it makes smaller, blind to pixels outside the crop: what Pillow does to a
-    cropped picture. It is exactly the identity where the crop has `size_out` pixels.
+    Bilinear, antialiased when downscaling, ignoring pixels outside the crop, as Pillow does for a cropped image.
+    Exactly the identity if the crop has `size_out` pixels.
     """
     start, length = start[:, None, None], length[:, None, None]
     scale = length / size_out
@@ -73,27 +73,27 @@ def resize_weights(
 def _apply(
     frames: UInt8[Array, "B T H W 3"], rows: Float[Array, "B S H"], columns: Float[Array, "B S W"]
 ) -> Float[Array, "B T S S 3"]:
-    # Full float32 also where matrix units would round to fewer bits: pixels have 8.
+    # Full float32: matrix units may otherwise round to fewer bits than the 8 of a pixel.
     frames = jnp.einsum("bsh,bthwc->btswc", rows, frames.astype(jnp.float32), precision="highest")
     frames = jnp.einsum("brw,btswc->btsrc", columns, frames, precision="highest")
     return (frames / 255 - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_STD)
 
 
 def to_pixels(clips: Float[ArrayLike, "*B H W 3"]) -> UInt8[np.ndarray, "*B H W 3"]:
-    """Pixels of normalised clips."""
+    """Converts normalised clips back to pixels."""
     pixels = (np.asarray(clips) * np.array(IMAGENET_STD) + np.array(IMAGENET_MEAN)) * 255
     return np.clip(np.round(pixels), 0, 255).astype(np.uint8)
 
 
 class Augmented(NamedTuple):
-    """A batch of clips as the network gets it.
+    """A batch of augmented clips, as fed to the network.
 
     Attributes:
       clips: normalised with ImageNet's mean and standard deviation.
-      label: their classes; that of the mirror image where a clip is mirrored.
-      mirrored: which clips are.
+      label: class of each clip; if flipped, the class of its mirror image.
+      mirrored: whether each clip is flipped.
       start: first row and column of the crop, in stored pixels.
-      size: its height and width, in stored pixels.
+      size: height and width of the crop, in stored pixels.
     """
 
     clips: Float[Array, "B T S S 3"]
@@ -106,22 +106,22 @@ class Augmented(NamedTuple):
 def mirror_label(
     label: Int[Array, " B"], directional: Sequence[Sequence[int]], policy: str
 ) -> tuple[Bool[Array, " B"], Int[Array, " B"]]:
-    """Whether each clip may be mirrored, and the class that its mirror image has then.
+    """Whether each clip may be flipped, and the class of its mirror image.
 
     Args:
       label: classes of the clips.
-      directional: classes that a mirror turns into others, as `ClipBuilder.directional`.
-      policy: "skip" lets none of them be mirrored, "swap" those whose mirror image has a class.
+      directional: classes that a flip changes, as `ClipBuilder.directional`.
+      policy: "skip" flips none of these classes, "swap" only flip pairs.
 
     Raises:
-      ValueError: the policy is none of these.
+      ValueError: If the policy is neither.
     """
     if policy not in ("skip", "swap"):
         raise ValueError(f"data.directional: expected 'skip' or 'swap', got {policy!r}")
     classes = [c for group in directional for c in group]
     images = [c for group in directional for c in reversed(group)]
     paired = [policy == "swap" and len(group) == 2 for group in directional for _ in group]
-    match = label[:, None] == jnp.array(classes, jnp.int32)  # at most one a row
+    match = label[:, None] == jnp.array(classes, jnp.int32)  # at most one per row
     allowed = ~jnp.any(match & ~jnp.array(paired, bool), axis=1)
     return allowed, jnp.where(match.any(1), jnp.sum(match * jnp.array(images, jnp.int32), axis=1), label)
 
@@ -138,21 +138,21 @@ def augment(
     directional: Sequence[Sequence[int]],
     policy: str,
 ) -> Augmented:
-    """TSN's training augmentation: multi-scale crop, mirror for one clip in two, normalisation.
+    """TSN's training augmentation: multi-scale crop, flip with probability 1/2, normalisation.
 
     Args:
       frames: clips as stored.
-      label: their classes.
+      label: classes of the clips.
       keys: from `example_keys`; all frames of a clip share crop and flip.
       image_size: S, side of the output in pixels.
       crop_scales: sides of crops, relative to the short side of the stored frames.
-      crop_distortion: most entries of `crop_scales` between height and width.
-      flip: whether clips are mirrored at all.
-      directional: classes that a mirror turns into others, as `ClipBuilder.directional`.
-      policy: what becomes of those, as in `mirror_label`.
+      crop_distortion: maximum distance in `crop_scales` between the scales of height and width.
+      flip: whether clips are flipped at all.
+      directional: classes that a flip changes, as `ClipBuilder.directional`.
+      policy: treatment of these classes, as in `mirror_label`.
 
     Raises:
-      ValueError: there is no such policy.
+      ValueError: If the policy is unknown.
     """
     height, width = frames.shape[2:4]
     sizes = crop_sizes(min(height, width), crop_scales, crop_distortion)
@@ -170,13 +170,13 @@ def augment(
 def square_crop(
     frames: UInt8[Array, "B T H W 3"], place: int | Int[Array, ""], *, image_size: int, eval_crop: float
 ) -> Float[Array, "B T S S 3"]:
-    """Evaluation: a square of side round(eval_crop * short side), resized and normalised.
+    """Evaluation crop: a square of side round(eval_crop * short side), resized and normalised.
 
-    A square of `image_size` pixels is taken as it is.
+    A square of `image_size` pixels is not resampled.
 
     Args:
       frames: clips as stored.
-      place: on the long side: 0 at its start, 1 in the centre, 2 at its end. On the short side it is the centre.
+      place: crop offset on the long side: 0 start, 1 centre, 2 end. On the short side, the crop is centred.
       image_size: S, side of the output in pixels.
       eval_crop: side of the square, relative to the short side of the stored frames.
     """

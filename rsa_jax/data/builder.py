@@ -1,4 +1,4 @@
-"""What all data sets share: a TFDS builder of clips as JPEG frames, with provenance, whole or not there."""
+"""Common base of all data sets: a TFDS builder of clips as JPEG frames, with provenance, complete or absent."""
 
 import collections
 import contextlib
@@ -37,22 +37,22 @@ tf.config.set_visible_devices([], "GPU")
 
 
 class PreparationError(RuntimeError):
-    """A data set could not be prepared, is not there, or is damaged; says what to do."""
+    """A data set is missing, damaged or could not be prepared; the message gives the remedy."""
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class ClipConfig(tfds.core.BuilderConfig):
-    """How a data set is stored.
+    """Storage options of a data set.
 
     Attributes:
-      height: of the stored frames in pixels.
-      width: of the stored frames in pixels.
-      quality: of JPEG, 1 to 100.
-      stride: of the video's frames, every so-many-th is stored.
-      max_failed_share: largest share of clips, over all splits, that may be left out.
-      allow_missing: prepare what is there of an official data set.
-      unpack: whether archives may be unpacked where there are no videos.
-      workers: processes that decode; 1: this one.
+      height: stored frame height in pixels.
+      width: stored frame width in pixels.
+      quality: JPEG quality, 1 to 100.
+      stride: keep every `stride`-th frame of the video.
+      max_failed_share: largest fraction of clips, over all splits, that may be left out.
+      allow_missing: prepare an official data set even if clips are missing.
+      unpack: whether archives may be unpacked when files are missing without them.
+      workers: number of decoding processes; 1: decode in this process.
     """
 
     height: int = HEIGHT
@@ -79,7 +79,7 @@ def label_map_hash(class_names: Sequence[str]) -> str:
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for package in ("rsa-jax", "av", "pillow", "tensorflow-datasets"):
-        # Without installation, from a source tree, a package has no version.
+        # A package run from a source tree, not installed, has no version.
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     libraries = {f"ffmpeg {name}": ".".join(map(str, v)) for name, v in av.library_versions.items()}
@@ -87,48 +87,48 @@ def _versions() -> dict[str, str]:
 
 
 class ClipBuilder(FileReaderBuilder):
-    """Base of all data sets. A subclass says what the classes and the clips are; the rest is here.
+    """Base class of all data sets. A subclass defines the classes and the clips.
 
-    An example is {frames: T JPEG pictures, label, id}. Provenance lies in metadata.json beside the data, and what
-    was missing in report.json.
+    An example is {frames: T JPEG images, label, id}. Beside the data, metadata.json holds the provenance and
+    report.json the missing clips.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     builder_config: Any  # a ClipConfig
-    # Variants by name; not TFDS's BUILDER_CONFIGS, whose fields nobody may change.
+    # Variants by name. Not TFDS's BUILDER_CONFIGS, whose fields cannot be changed.
     configs: Sequence[ClipConfig] = ()
     url_infos = None  # nothing is downloaded; TFDS would look for checksums beside the code
 
-    # What a subclass defines.
+    # Defined by subclasses.
     class_names: Sequence[str]
-    # Classes that a mirror turns into others, each once: pairs of ids, each the other's mirror image, and single
-    # ids of those whose mirror image has no class.
+    # Classes that a horizontal flip changes, each listed once: flip pairs of ids, and single ids of classes whose
+    # mirror image has no class.
     directional: Sequence[Sequence[int]] = ()
-    # Clips of each split as the publishers count them.
+    # Published number of clips per split.
     official_sizes: Mapping[str, int] = MappingProxyType({})
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        # TFDS has data sets of some of these names in its own registry.
+        # Some of these names are taken in TFDS's own registry.
         super().__init_subclass__(skip_registration=True, **kwargs)
 
     def clips(self) -> dict[str, Sequence[Clip]]:
-        """The clips of every split whose videos are there, in the order in which they are stored."""
+        """Clips with an available video, by split, in the order in which they are stored."""
         raise NotImplementedError
 
     def origin(self) -> dict[str, Any]:
-        """Where the clips came from and how they were split: goes into the provenance."""
+        """Source of the clips and how they were split, for the provenance."""
         raise NotImplementedError
 
     def missing(self) -> dict[str, list[str]]:
-        """Ids of listed clips whose videos are not there, by split."""
+        """Ids of listed clips without a video, by split."""
         return {}
 
     def extra(self) -> list[str]:
-        """Videos that are there and not listed."""
+        """Available videos that are not listed."""
         return []
 
     def archives(self) -> list[str]:
-        """Archives that were not looked into."""
+        """Archives that were not opened."""
         return []
 
     @property
@@ -137,7 +137,7 @@ class ClipBuilder(FileReaderBuilder):
         return self.builder_config.height, self.builder_config.width
 
     def report(self) -> Report:
-        """What is there. Of a prepared data set, also what was left out."""
+        """Listed and missing clips. For a prepared data set, also the clips left out."""
         missing, splits = self.missing(), {}
         for split, clips in self.clips().items():
             absent, present = missing.get(split, []), {clip.label for clip in clips}
@@ -171,7 +171,7 @@ class ClipBuilder(FileReaderBuilder):
         )
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
-        # TFDS calls it inside a temporary folder, which gets its name after all has gone well.
+        # TFDS calls this inside a temporary folder, which it renames on success.
         self.check()
         work = _work_folder(pathlib.Path(self.data_path))
         _begin(work, self._plan())
@@ -192,10 +192,10 @@ class ClipBuilder(FileReaderBuilder):
         )
 
     def check(self) -> None:
-        """What can be said before a video is decoded.
+        """Checks the clip lists before any video is decoded.
 
         Raises:
-          PreparationError: clips are missing and may not be, or the lists are wrong.
+          PreparationError: If clips are missing without `allow_missing`, or the lists are invalid.
         """
         report = self.report()
         if report.problems() and not self.builder_config.allow_missing:
@@ -207,10 +207,10 @@ class ClipBuilder(FileReaderBuilder):
             _refuse(f"Split {split!r} lists twice", [clip.id for clip in clips])
         sources = [f"{clip.source} {clip.seconds or ''}".strip() for clips in self.clips().values() for clip in clips]
         _refuse("More than one place in the lists stands for", sources)
-        _ = self.directional  # its classes may be unknown
+        _ = self.directional  # raises if its classes are unknown
 
     def _plan(self) -> dict[str, Any]:
-        """All that the examples depend on: another plan makes finished shards worthless."""
+        """Everything that the examples depend on. A different plan invalidates finished shards."""
         lines = [
             f"{split} {clip.id} {clip.label} {clip.seconds} {'' if callable(clip.source) else clip.source}"
             for split, clips in self.clips().items()
@@ -276,19 +276,19 @@ class ClipBuilder(FileReaderBuilder):
 
 
 def _refuse(what: str, names: Sequence[str]) -> None:
-    """Refuses names that come more than once."""
+    """Raises an error if names are repeated."""
     repeated = [name for name, count in collections.Counter(names).items() if count > 1]
     if repeated:
         raise PreparationError(f"{what} {len(repeated)} clips: {', '.join(repeated[:5])}.")
 
 
 def _work_folder(path: pathlib.Path) -> pathlib.Path:
-    """Where finished shards of the data set in `path` wait for the others."""
+    """Folder of finished shards while the data set in `path` is incomplete."""
     return path.parent / f"unfinished.{ClipBuilder.VERSION}"
 
 
 def _link(path: pathlib.Path, target: pathlib.Path) -> None:
-    """The same file under another name, too: what goes wrong now costs nothing. Not every file system can."""
+    """Hard-links a file, so that a later failure loses nothing. Renames it if the file system has no hard links."""
     try:
         os.link(path, target)
     except OSError:
@@ -296,7 +296,7 @@ def _link(path: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def _begin(work: pathlib.Path, plan: dict[str, Any]) -> None:
-    """Keeps what an interrupted preparation with the same plan has left in the folder, and nothing else."""
+    """Keeps the files of an interrupted preparation with the same plan; clears the folder otherwise."""
     record = work / "plan.json"
     try:
         before = json.loads(record.read_text())
@@ -336,11 +336,11 @@ def _check_files(path: pathlib.Path, metadata: dict[str, Any]) -> None:
 
 
 def open_prepared(path: pathlib.Path) -> tfds.core.DatasetBuilder:
-    """Opens a prepared data set. It needs nothing but the folder.
+    """Opens a prepared data set. Only its folder is needed.
 
     Raises:
-      FileNotFoundError: there is no such folder.
-      PreparationError: the data set is not whole.
+      FileNotFoundError: If there is no such folder.
+      PreparationError: If the data set is incomplete.
     """
     if not path.is_dir():
         raise FileNotFoundError(path)
@@ -357,7 +357,7 @@ def open_prepared(path: pathlib.Path) -> tfds.core.DatasetBuilder:
 
 @contextlib.contextmanager
 def _locked(folder: pathlib.Path) -> Iterator[None]:
-    """One process at a time. The system frees the lock of a killed process."""
+    """Locks a folder for one process at a time. The system frees the lock of a killed process."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         try:
@@ -370,7 +370,7 @@ def _locked(folder: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without TFDS's notes and its nested progress bars, which would bury ours."""
+    """Suppresses TFDS's notes and nested progress bars, which would bury ours."""
     loggers = (logging.get_absl_logger(), tf.get_logger())
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -385,28 +385,28 @@ def quiet() -> Iterator[None]:
 
 
 def prepare(builder: Callable[[], ClipBuilder], path: pathlib.Path, *, overwrite: bool = False) -> ClipBuilder | None:
-    """Prepares a data set in `path`, unless it is there.
+    """Prepares a data set in `path`, unless it exists.
 
-    An interrupted run leaves nothing new under that name; the next one goes on with its work.
+    An interrupted run leaves no partial data set there; the next run resumes its work.
 
     Args:
-      builder: makes the builder; called while an old data set has another name, since it would read that.
+      builder: makes the builder; called after an old data set was renamed, because the builder would read it.
       path: from `data_path`.
-      overwrite: replace what is there.
+      overwrite: replace an existing data set.
 
     Returns:
       The builder, or None if the data set was already prepared.
     """
     old = path.with_name(f"old.{path.name}")
     with _locked(path.parent), quiet():
-        if old.exists() and not path.exists():  # a process was killed that was to overwrite it
+        if old.exists() and not path.exists():  # a process that was overwriting it was killed
             old.rename(path)
         if path.exists() and not overwrite:
             open_prepared(path)
             _remove_leftovers(path)
             return None
         if path.exists():
-            path.rename(old)  # the builder would read it
+            path.rename(old)  # the builder would read it otherwise
         try:
             made = builder()
             made.download_and_prepare(file_format="array_record")
@@ -419,7 +419,7 @@ def prepare(builder: Callable[[], ClipBuilder], path: pathlib.Path, *, overwrite
 
 
 def _remove_leftovers(path: pathlib.Path) -> None:
-    """Removes what only the preparation of the data set in `path` needed."""
+    """Removes temporary folders from the preparation of the data set in `path`."""
     for folder in (*path.parent.glob("incomplete.*"), *path.parent.glob("old.*"), _work_folder(path)):
         if folder.exists():
             shutil.rmtree(folder)
@@ -428,5 +428,5 @@ def _remove_leftovers(path: pathlib.Path) -> None:
 
 
 def unpacked_folder(path: pathlib.Path) -> pathlib.Path:
-    """Where archives are unpacked to while the data set in `path` is prepared."""
+    """Folder for unpacked archives while the data set in `path` is prepared."""
     return path.parent / f"unpacked.{ClipBuilder.VERSION}"

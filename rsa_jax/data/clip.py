@@ -1,4 +1,4 @@
-"""A clip on its way into a data set. Imports no TensorFlow: worker processes need nothing else."""
+"""A clip before it is stored. Imports no TensorFlow: worker processes need only this module."""
 
 import dataclasses
 import itertools
@@ -6,21 +6,20 @@ from collections.abc import Callable, Iterable
 
 from rsa_jax.data.video import Frame, VideoError, encode_jpeg, read_frames
 
-# What is stored unless somebody says otherwise: frames of so many pixels, as JPEG of that quality, of all frames every
-# so-many-th.
+# Storage defaults: frame size in pixels, JPEG quality, and stride between the frames kept.
 HEIGHT, WIDTH, QUALITY, STRIDE = 240, 320, 90, 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """An example to be.
+    """A clip to be stored as an example.
 
     Attributes:
       id: name of the clip, unique in its split.
       label: class, from 0.
       source: video file, folder of frames, or a picklable function that returns the frames,
         already at the stored size.
-      seconds: of the video file, if the clip is but a part of it: start and end.
+      seconds: start and end within the video file, if the clip is only a part of it.
     """
 
     id: str
@@ -33,12 +32,12 @@ class Clip:
 
 
 def encode_clip(clip: Clip, size: tuple[int, int], quality: int, stride: int) -> list[bytes] | str:
-    """JPEG pictures of every `stride`-th frame, resized to (height, width) pixels; or why there are none."""
+    """JPEG images of every `stride`-th frame, resized to (height, width) pixels; or the error message."""
     try:
         if callable(clip.source):
             return encode_jpeg(itertools.islice(clip.source(), 0, None, stride), quality)
         return encode_jpeg(read_frames(clip.source, size, clip.seconds, stride), quality)
     except VideoError as error:
         return str(error)
-    except Exception as error:  # whatever one file brings about, the others are to be prepared
+    except Exception as error:  # one bad file must not stop the others
         return f"{clip.source}: {type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""A map over worker processes: in order, with bounded memory, and never waiting for a dead worker."""
+"""Parallel map over worker processes: ordered, with bounded memory, never waiting for a dead worker."""
 
 import collections
 import concurrent.futures
@@ -25,21 +25,21 @@ def _exit_with_parent() -> None:
 
 
 def _start_worker() -> None:
-    # Ctrl-C goes to every process of the terminal; the parent alone decides what it means.
+    # Ctrl-C reaches every process of the terminal; only the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A killed parent cannot stop its workers: each watches it.
+    # A killed parent cannot stop its workers, so each worker watches it.
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
 def parallel_map(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Generator[tuple[Item, Result]]:
-    """Yields (item, function(item)) in the order of `items`, with a few results per worker waiting at most.
+    """Yields (item, function(item)) in the order of `items`, with at most a few pending results per worker.
 
     With one worker it runs in this process. Otherwise function, items and results are pickled.
 
     Raises:
-      WorkerDiedError: names the items that it may have worked on.
+      WorkerDiedError: If a worker dies; names the items that it may have worked on.
     """
     if workers == 1:
         yield from ((item, function(item)) for item in items)
@@ -56,7 +56,7 @@ def parallel_map(
                 waiting.popleft()
         yield from ((item, future.result()) for item, future in waiting)
     except BrokenProcessPool as error:
-        # Items are begun in their order: the dead worker's is among the first without a result.
+        # Items start in order, so the dead worker's item is among the first without a result.
         lost = [str(item) for item, future in waiting if future.exception()]
         raise WorkerDiedError(
             f"A worker process died (killed, or out of memory?) on one of: {'; '.join(lost[:workers])}"

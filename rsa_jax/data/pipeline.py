@@ -1,4 +1,4 @@
-"""Batches of clips from a prepared data set: which ones, in which order, and which of their frames."""
+"""Input pipeline: batches of clips from a prepared data set, in seeded order, with sampled frames."""
 
 import atexit
 import dataclasses
@@ -19,22 +19,22 @@ from rsa_jax.data.builder import PreparationError, data_path, open_prepared, pre
 from rsa_jax.data.datasets import BUILDERS, make_builder, make_config
 
 # frames uint8 [b, T, H, W, 3]; label, index (position in the split) and epoch int32 [b]; mask float32 [b], 0
-# for padding. b is this process' share of the batch. In evaluation, also id, bytes [b], and the frames of several
-# clips one after the other, [b, clips T, H, W, 3].
+# for padding. b is the per-process batch size. In evaluation, also id, bytes [b], and the frames of several clips
+# one after the other, [b, clips * T, H, W, 3].
 Batch = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """What there is to know about a prepared data set.
+    """Description of a prepared data set.
 
     Attributes:
       name: as in the configuration.
       class_names: in the order of the class ids.
-      directional: classes that a mirror turns into others, as `ClipBuilder.directional`.
+      directional: classes that a flip changes, as `ClipBuilder.directional`.
       num_examples: clips per split.
       frame_size: (height, width) of the stored frames in pixels.
-      provenance: source, counts, quality, versions, hash of the label map, what was left out.
+      provenance: source, counts, quality, versions, hash of the label map, clips left out.
     """
 
     name: str
@@ -84,11 +84,11 @@ def _num_examples(info: DatasetInfo, split: str) -> int:
 
 
 def load_info(data: ConfigDict) -> DatasetInfo:
-    """Describes the data set of `config.data`. `motion` is drawn here when it is first asked for.
+    """Description of the data set of `config.data`. Draws `motion` on first use.
 
     Raises:
-      PreparationError: it was not prepared, with the command that does it, or is not whole.
-      ValueError: it lacks a split that the configuration names.
+      PreparationError: If it was not prepared (the message gives the command) or is incomplete.
+      ValueError: If it lacks a split that the configuration names.
     """
     info = _info(data, _open(data))
     for split in (data.train_split, data.eval_split):
@@ -97,10 +97,10 @@ def load_info(data: ConfigDict) -> DatasetInfo:
 
 
 def steps_per_epoch(info: DatasetInfo, split: str, batch_size: int) -> int:
-    """Whole batches in the split. Every epoch drops other clips, as it draws a new order.
+    """Number of full batches in the split. Each epoch drops different clips, as it has its own order.
 
     Raises:
-      ValueError: the split holds fewer clips than one batch.
+      ValueError: If the split holds fewer clips than one batch.
     """
     num_examples = _num_examples(info, split)
     if num_examples < batch_size:
@@ -111,7 +111,7 @@ def steps_per_epoch(info: DatasetInfo, split: str, batch_size: int) -> int:
 
 
 def _share(batch_size: int, process_index: int, process_count: int) -> range:
-    """Places of one process in every batch."""
+    """Range of batch entries that belong to one process."""
     if batch_size % process_count:
         raise ValueError(f"Batch size {batch_size} is not a multiple of the number of processes, {process_count}.")
     share = batch_size // process_count
@@ -119,11 +119,11 @@ def _share(batch_size: int, process_index: int, process_count: int) -> range:
 
 
 def _cores() -> int:
-    """Of this process. TensorFlow's own choice starts with one and takes its time."""
+    """Number of cores available to this process. TensorFlow's own choice starts with one and adapts slowly."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@quiet()  # while the graph is traced, TensorFlow warns of TFDS's calls
+@quiet()  # TensorFlow warns about TFDS's calls while it traces the graph
 def _batches(
     data: ConfigDict,
     split: str,
@@ -135,16 +135,16 @@ def _batches(
     num_frames: int,
     with_id: bool,
 ) -> Iterator[Batch]:
-    """Batches of `batch_size` of the given examples, in their order.
+    """Batches of the given examples, in their order.
 
     Args:
       data: config.data.
-      split: to read from.
-      batch_size: clips in a batch of this process.
-      examples: running numbers of this process' examples.
-      describe: (index in the split, epoch, whether it counts) of a running number.
-      choose: frames of (stored frames, index, epoch).
-      num_frames: how many that are.
+      split: split to read.
+      batch_size: per-process batch size.
+      examples: consecutive numbers of this process' examples.
+      describe: maps an example number to (index in the split, epoch, whether it counts).
+      choose: maps (number of stored frames, index, epoch) to the frames to decode.
+      num_frames: number of frames that `choose` returns.
       with_id: whether batches have `id`.
     """
     builder = _open(data)
@@ -153,7 +153,7 @@ def _batches(
 
     def fetch(number: np.ndarray) -> tuple[np.ndarray, bytes, np.int32, np.int32, np.int32, np.float32]:
         index, epoch, counts = describe(int(number))
-        # By the parser of protocol buffers: TFDS's would copy all stored pictures twice.
+        # The protocol-buffer parser: TFDS's would copy all stored images twice.
         fields = tf.train.Example.FromString(source[index]).features.feature
         stored = fields["frames"].bytes_list.value
         pictures = np.array([stored[i] for i in choose(len(stored), index, epoch)], object)
@@ -163,7 +163,7 @@ def _batches(
     def load(number: tf.Tensor) -> dict[str, tf.Tensor]:
         types = (tf.string, tf.string, tf.int32, tf.int32, tf.int32, tf.float32)
         pictures, *rest = tf.numpy_function(fetch, (number,), types, stateful=False)
-        # Accurate: as other JPEG decoders do it. TensorFlow's default is a faster approximation.
+        # Accurate, as in other JPEG decoders. TensorFlow's default is a faster approximation.
         frames = [
             tf.io.decode_jpeg(picture, channels=3, dct_method="INTEGER_ACCURATE")
             for picture in tf.unstack(tf.ensure_shape(pictures, [num_frames]))
@@ -189,7 +189,7 @@ def _batches(
     return reader
 
 
-# TensorFlow's threads that read ahead call Python: at the end of the process they would wait for it forever.
+# TensorFlow's prefetch threads call Python: at the end of the process they would wait for it forever.
 _readers: weakref.WeakSet[Generator[Batch]] = weakref.WeakSet()
 
 
@@ -200,7 +200,7 @@ def _close_readers() -> None:
 
 
 def _until_damage(batches: Iterator[Batch], damage: Callable[[int], str | None]) -> Generator[Batch]:
-    """The batches. Where one cannot be read, `damage` of its number says why: TensorFlow does not know the clip."""
+    """Yields the batches. If one cannot be read, `damage(number)` gives the reason: TensorFlow names no clip."""
     done = 0
     try:
         for batch in batches:
@@ -215,7 +215,7 @@ def _until_damage(batches: Iterator[Batch], damage: Callable[[int], str | None])
 
 
 def _reason(error: Exception) -> str:
-    """What an error says, without TensorFlow's operations around it and its traceback below."""
+    """Error message without TensorFlow's operation names and traceback."""
     return re.sub(r"^\{\{.*\}\} | \[Op:.*", "", str(error).partition("\n")[0]).rstrip(".")
 
 
@@ -230,22 +230,22 @@ def _describe_damage(builder: tfds.core.DatasetBuilder, split: str, index: int, 
 
 
 def clip_ids(data: ConfigDict, split: str, index: Iterable[int]) -> list[str]:
-    """Ids of the clips at some positions of a split: paths, in the source that a data set of videos was made of."""
+    """Ids of the clips at the given positions of a split. For a data set of videos: paths in its source."""
     source = _open(data).as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
     examples = (tf.train.Example.FromString(source[i]) for i in index)
     return [example.features.feature["id"].bytes_list.value[0].decode() for example in examples]
 
 
 def read_clips(data: ConfigDict, split: str, index: Sequence[int]) -> Batch:
-    """The videos at some positions of a split as `eval_batches` gives them, with the frames of one clip.
+    """Batch of the videos at the given positions of a split, as from `eval_batches` with one clip each.
 
     Args:
       data: config.data.
-      split: to read from.
+      split: split to read.
       index: at least one position.
 
     Raises:
-      ValueError: the split has no such position.
+      ValueError: If a position is outside the split.
     """
     num_examples = _num_examples(load_info(data), split)
     for position in index:
@@ -272,16 +272,16 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
-    """Training batches of steps start_step..num_steps-1; a function of the seed and the step alone.
+    """Training batches of steps start_step..num_steps-1. Each depends only on the seed and the step.
 
     Args:
       data: config.data.
-      batch_size: over all processes.
-      seed: of the order of clips and of the choice of frames.
-      start_step: first step, counted over all epochs; the batches of the steps before it are not read.
-      num_steps: steps of the whole run, `start_step` included.
-      process_index: of this process.
-      process_count: processes that share each batch.
+      batch_size: global batch size, over all processes.
+      seed: seed of clip order and frame sampling.
+      start_step: first step, counted over all epochs; earlier batches are not read.
+      num_steps: steps of the whole run, including those before `start_step`.
+      process_index: index of this process.
+      process_count: number of processes that split each batch.
     """
     info = load_info(data)
     per_epoch = steps_per_epoch(info, data.train_split, batch_size) * batch_size
@@ -312,10 +312,10 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
-    """Every video of a split exactly once, in order; the last batch is filled up with videos of mask 0.
+    """Batches with every video of a split exactly once, in order. The last one is padded with videos of mask 0.
 
-    Every process gets as many batches. The arguments are those of `train_batches`, and `num_clips`, the clips of
-    each video.
+    Every process gets the same number of batches. The arguments are those of `train_batches`, and `num_clips`, the
+    number of clips per video.
     """
     num_examples = _num_examples(load_info(data), split)
     share = _share(batch_size, process_index, process_count)

@@ -1,4 +1,4 @@
-"""What of a data set is there, what is missing, and what could not be decoded."""
+"""Report on a data set: clips listed, missing and left out because they could not be decoded."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 @dataclasses.dataclass
 class SplitReport:
-    """Of one split.
+    """Report on one split.
 
     Attributes:
-      official: clips that the publishers count; None if nobody does.
-      listed: clips that the annotations list.
-      missing: ids of those whose video is not there.
-      left_out: id and reason of those that could not be decoded.
-      stored: clips in the data set; None before there is one.
-      empty_classes: names of classes without a clip that is there.
+      official: published number of clips; None if there is none.
+      listed: number of clips that the annotations list.
+      missing: ids of listed clips without a video.
+      left_out: id and reason of clips that could not be decoded.
+      stored: number of clips in the data set; None before it is prepared.
+      empty_classes: names of classes without an available clip.
     """
 
     official: int | None
@@ -27,12 +27,12 @@ class SplitReport:
 
 @dataclasses.dataclass
 class Report:
-    """Of a data set.
+    """Report on a data set.
 
     Attributes:
-      splits: by name.
+      splits: split reports by name.
       extra: videos that no annotation names.
-      archives: that were not looked into.
+      archives: archives that were not opened.
     """
 
     splits: dict[str, SplitReport]
@@ -40,7 +40,7 @@ class Report:
     archives: list[str]
 
     def problems(self) -> list[str]:
-        """What differs from the whole official data set, in words."""
+        """Differences from the complete official data set, one message each."""
         found = []
         for name, split in self.splits.items():
             if split.official not in (None, split.listed):
@@ -52,7 +52,7 @@ class Report:
         return found
 
     def text(self, most: int = 10) -> str:
-        """To read; of each list at most so many entries."""
+        """Readable report with at most `most` entries per list."""
         lines = []
         for name, split in self.splits.items():
             official = "" if split.official is None else f", officially {split.official}"

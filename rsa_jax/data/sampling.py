@@ -1,4 +1,4 @@
-"""Which clips and which frames: stateless functions of the seed, the epoch and the example."""
+"""Clip order and frame sampling: stateless functions of the seed, the epoch and the example."""
 
 import collections
 from collections.abc import Iterable, Iterator
@@ -9,10 +9,10 @@ from jaxtyping import Float, Int
 
 Item = TypeVar("Item")
 
-# Values of `data.sampling`: segments of the whole video, or those of the published code.
+# Values of `data.sampling`: segments that cover the whole video, or the segments of the published code.
 SAMPLINGS = ("whole", "published")
 
-# Keeps the random numbers of two purposes apart where their other keys agree.
+# Separates the random streams of the two purposes when their other keys agree.
 _ORDER, _FRAMES = 0, 1
 
 
@@ -35,16 +35,16 @@ def train_frames(
 ) -> Int[np.ndarray, " T"]:
     """One random frame from each of `num_frames` equal segments of a video of `num_stored` frames.
 
-    "whole": segments of num_stored / num_frames frames, which may be a fraction. Frame i is
+    "whole": segments of num_stored / num_frames frames, possibly fractional. Frame i is
     floor(tick * (i + uniforms[i])) with tick = num_stored / num_frames; short videos repeat frames in order.
 
     "published": segments of floor(num_stored / num_frames) frames. The last num_stored mod num_frames frames are never
-    seen; a video with fewer frames than segments gives its first frame every time.
+    sampled; a video with fewer frames than segments repeats its first frame.
 
     Args:
         num_stored: frames of the video.
         num_frames: frames of a clip, T.
-        uniforms: random numbers in [0, 1), one for each segment.
+        uniforms: random numbers in [0, 1), one per segment.
         sampling: one of `SAMPLINGS`.
     """
     if sampling == "published":
@@ -58,13 +58,12 @@ def train_frames(
 def eval_frames(
     num_stored: int, num_frames: int, sampling: str, clip: int = 0, num_clips: int = 1
 ) -> Int[np.ndarray, " T"]:
-    """One frame from each of `num_frames` equal segments of a video of `num_stored` frames, at the same place of each.
+    """One frame from each of `num_frames` equal segments of a video of `num_stored` frames, at the same offset in each.
 
-    Clip 0 takes the centres. Clip k of K takes the places k/K of a segment later, wrapping around at the end of the
-    segment: the second of two clips takes the starts, as in the published code and in TSM's.
+    Clip 0 takes the centres. Clip k of K is shifted by k/K of a segment, wrapping around at the end of the segment:
+    the second of two clips takes the starts, as in the published code and TSM's.
 
-    "published": a video with no more frames than segments gives its first frame every time. "whole": it repeats frames
-    in order.
+    "published": a video with no more frames than segments repeats its first frame. "whole": it repeats frames in order.
     """
     if sampling == "published" and num_stored <= num_frames:
         return np.zeros(num_frames, np.int64)
@@ -80,10 +79,10 @@ def view_frames(num_stored: int, num_frames: int, sampling: str, num_clips: int)
 
 
 def sliding_windows(items: Iterable[Item], length: int, hop: int) -> Iterator[tuple[int, list[Item]]]:
-    """Parts of a sequence and where they start: `length` items, one part every `hop` items.
+    """Yields (start, window) for windows of `length` items, one every `hop` items.
 
-    The last part ends with the sequence, however near that is to the one before. A sequence of fewer items is one
-    part. Holds one part in memory.
+    The last window ends with the sequence, however close it is to the one before. A shorter sequence is a single
+    window. Only one window is held in memory.
     """
     part: collections.deque[Item] = collections.deque(maxlen=length)
     end = last = 0

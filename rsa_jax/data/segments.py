@@ -1,6 +1,6 @@
-"""Clips of any video file, as they would come out of a prepared data set: same size, same JPEG, same frames.
+"""Clips of any video file, as from a prepared data set: same size, same JPEG, same frames.
 
-Imports neither TensorFlow nor JAX: worker processes need nothing else.
+Imports neither TensorFlow nor JAX: worker processes need only this module.
 """
 
 import dataclasses
@@ -17,17 +17,17 @@ from rsa_jax.data.video import VideoError, decode_jpeg, encode_jpeg, frame_rate,
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How a video is read.
+    """Options for reading a video.
 
     Attributes:
-      num_frames: of a clip.
+      num_frames: frames per clip.
       sampling: as `config.data.sampling`.
-      num_clips: of a segment, as `config.eval.num_clips`.
+      num_clips: clips per window, as `config.eval.num_clips`.
       size: (height, width) of the stored frames in pixels.
-      quality: of their JPEG.
-      stride: every so-many-th frame counts as stored.
-      window: stored frames of a segment; None: the whole video is one.
-      hop: stored frames from the start of a segment to that of the next.
+      quality: JPEG quality of the stored frames.
+      stride: every `stride`-th frame counts as stored.
+      window: stored frames per window; None: the whole video is one window.
+      hop: stored frames between the starts of successive windows.
     """
 
     num_frames: int
@@ -41,10 +41,10 @@ class Reading:
 
 
 def stored_as(dataset: dict[str, Any]) -> dict[str, Any]:
-    """`size`, `quality` and `stride` of `Reading` that a workdir knows of its data set.
+    """`size`, `quality` and `stride` for `Reading`, from a workdir's record of its data set.
 
     Args:
-      dataset: of `read_dataset`. A converted model knows none of them: then they are what preparation does by default.
+      dataset: from `read_dataset`. Values that it lacks, as for a converted model, are the defaults of preparation.
     """
     provenance = dataset.get("provenance") or {}
     height, width = dataset.get("frame_size") or (HEIGHT, WIDTH)
@@ -54,12 +54,12 @@ def stored_as(dataset: dict[str, Any]) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """A part of a video.
+    """A window of a video.
 
     Attributes:
-      start: its first frame, counted in stored ones.
-      stop: the one after its last.
-      pictures: JPEG pictures of the frames of its clips, one clip after the other.
+      start: first stored frame.
+      stop: stored frame after the last.
+      pictures: JPEG images of the frames of its clips, one clip after the other.
     """
 
     start: int
@@ -67,17 +67,17 @@ class Segment:
     pictures: list[bytes]
 
     def frames(self) -> UInt8[np.ndarray, "F H W 3"]:
-        """The frames as stored."""
+        """Decoded frames of the clips."""
         return decode_jpeg(self.pictures)
 
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-    """What was read of a video.
+    """The windows of a video.
 
     Attributes:
-      segments: from start to end, at least one.
-      rate: stored frames per second, as far as the file says so.
+      segments: windows from start to end, at least one.
+      rate: stored frames per second, if the file states it.
     """
 
     segments: list[Segment]
@@ -88,10 +88,10 @@ def read_video(path: pathlib.Path, reading: Reading) -> Video:
     """Reads a video file or a folder of frames.
 
     Raises:
-      VideoError: it cannot be decoded; the message starts with its path.
+      VideoError: If it cannot be decoded; the message starts with its path.
     """
     frames = read_frames(path, reading.size, stride=reading.stride)
-    # Every frame, as in preparation: how many there are is known in the end, and as pictures they are small.
+    # Encode every frame, as in preparation: their number is known only at the end, and JPEG images are small.
     pictures = (encode_jpeg([frame], reading.quality)[0] for frame in frames)
     parts = sliding_windows(pictures, reading.window, reading.hop) if reading.window else [(0, list(pictures))]
     segments = []
@@ -103,10 +103,10 @@ def read_video(path: pathlib.Path, reading: Reading) -> Video:
 
 
 def try_video(path: pathlib.Path, reading: Reading) -> Video | str:
-    """The same, or why it cannot be read."""
+    """Result of `read_video`, or the error message."""
     try:
         return read_video(path, reading)
     except VideoError as error:
         return str(error)
-    except Exception as error:  # whatever one file brings about, the others are to be read
+    except Exception as error:  # one bad file must not stop the others
         return f"{path}: {type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""Examples on their way into shards: written in parallel, interrupted at any point, gone on with later."""
+"""Writing of examples to shards: parallel, interruptible at any point, resumable."""
 
 import contextlib
 import dataclasses
@@ -15,19 +15,19 @@ from rsa_jax.data.clip import Clip
 from rsa_jax.data.parallel import parallel_map
 from rsa_jax.files import write_json
 
-# Clips of a shard, and shards of a split.
+# Minimum clips per shard, maximum shards per split.
 SMALLEST, MOST_SHARDS = 256, 256
 
 
 @dataclasses.dataclass
 class Shard:
-    """A file of examples of the clips start..stop-1 of a split, whole and on the disk.
+    """A complete file on disk with the examples of clips start..stop-1 of a split.
 
     Attributes:
       start: first clip.
       stop: clip after the last one.
-      examples: clips in the file; without any there is no file.
-      left_out: the other ones: id, reason, and when its source was last changed, of each.
+      examples: number of clips in the file; if 0, there is no file.
+      left_out: id, reason and last change of the source for each of the other clips.
     """
 
     start: int
@@ -40,11 +40,11 @@ class Shards:
     """The shards of a split in a folder that outlives the process.
 
     Args:
-      folder: of this split's shards and the journal of what is done.
-      clips: of the split, in order.
-      smallest: number of clips that a new shard has at least, where that many are left.
-      most_shards: that the split has, if none was left unfinished. A reader holds all of them open, and 1024 files is a
-        usual limit.
+      folder: folder of this split's shards and the journal of finished ones.
+      clips: clips of the split, in order.
+      smallest: minimum number of clips per new shard, unless fewer remain.
+      most_shards: maximum number of shards, if none was interrupted. A reader holds all of them open, and 1024 files
+        is a usual limit.
     """
 
     def __init__(
@@ -63,20 +63,20 @@ class Shards:
         self._done = [shard for shard in self._read_journal() if self._is_good(shard, by_id)]
 
     def path(self, shard: Shard) -> pathlib.Path:
-        """The file of a shard."""
+        """Path of a shard's file."""
         return self._folder / f"{shard.start:08d}.array_record"
 
     def shards(self) -> list[Shard]:
-        """What is done, in the order of the clips."""
+        """Finished shards, in the order of the clips."""
         return sorted(self._done, key=lambda shard: shard.start)
 
     @property
     def num_done(self) -> int:
-        """Clips that need no more work."""
+        """Number of clips that need no more work."""
         return sum(shard.stop - shard.start for shard in self._done)
 
     def left_out(self) -> list[dict[str, str]]:
-        """Clips without an example: id and reason of each."""
+        """Id and reason of each clip without an example."""
         return [{name: clip[name] for name in ("id", "reason")} for shard in self.shards() for clip in shard.left_out]
 
     def write(
@@ -87,13 +87,13 @@ class Shards:
         workers: int,
         progress: tqdm,
     ) -> None:
-        """Writes what is not done yet. However it ends, the clips that were finished stay finished.
+        """Writes the remaining clips. An interruption or error keeps the finished ones.
 
         Args:
-          serialize: makes a record of a clip and its JPEG frames.
-          encode: makes the JPEG frames of a clip, or says why there are none.
-          workers: processes that decode.
-          progress: counts the clips.
+          serialize: makes a record from a clip and its JPEG frames.
+          encode: returns the JPEG frames of a clip, or an error message.
+          workers: number of decoding processes.
+          progress: progress bar over the clips.
         """
         pieces = list(self._missing())
         todo = (self._clips[i] for start, stop in pieces for i in range(start, stop))
@@ -110,7 +110,7 @@ class Shards:
         progress: tqdm,
     ) -> None:
         shard = Shard(start, start, 0, [])
-        # Uncompressed: JPEG does not get smaller.
+        # Uncompressed: JPEG does not compress further.
         writer = ArrayRecordWriter(str(self.path(shard)), "group_size:1,uncompressed")
         try:
             while shard.stop < stop:
@@ -130,16 +130,16 @@ class Shards:
     def _append(self, writer: ArrayRecordWriter, shard: Shard, record: bytes) -> None:
         try:
             writer.write(record)
-        except RuntimeError as error:  # a full disk: the shard is worth nothing
+        except RuntimeError as error:  # disk full: the shard is unusable
             raise OSError(f"{self.path(shard)}: {error}") from error
         shard.examples += 1
 
     def _finish(self, shard: Shard, writer: ArrayRecordWriter) -> None:
-        """Also of a shard that an interruption made short."""
+        """Closes and records a shard, even one that an interruption cut short."""
         writer.close()
         if shard.examples:
             with self.path(shard).open("rb") as file:
-                os.fsync(file)  # a power cut must not leave the name alone
+                os.fsync(file)  # a power cut must not leave only the name
         else:
             self.path(shard).unlink()
         if shard.stop > shard.start:
@@ -147,19 +147,19 @@ class Shards:
             write_json(self._journal, [dataclasses.asdict(shard) for shard in self._done])
 
     def _read_journal(self) -> list[Shard]:
-        """Nothing where it cannot be read: a full disk may have cut it off."""
+        """Recorded shards; none if the journal cannot be read, since a full disk may have truncated it."""
         try:
             return [Shard(**fields) for fields in json.loads(self._journal.read_text())]
         except (OSError, ValueError, TypeError):
             return []
 
     def _is_good(self, shard: Shard, clips: Mapping[str, Clip]) -> bool:
-        """Whether its file is there, and nobody has mended a clip that was left out."""
+        """Whether its file exists and the sources of its left-out clips are unchanged."""
         there = not shard.examples or self.path(shard).exists()
         return there and all(clip["changed"] == _last_change(clips[clip["id"]]) for clip in shard.left_out)
 
     def _missing(self) -> Iterator[tuple[int, int]]:
-        """Ranges of clips that are not done, none longer than a shard."""
+        """Ranges of unfinished clips, none longer than a shard."""
         after = len(self._clips)
         ends = [(shard.start, shard.stop) for shard in self.shards()]
         for (_, stop), (start, _) in zip([(0, 0), *ends], [*ends, (after, after)], strict=True):
@@ -168,7 +168,7 @@ class Shards:
 
 
 def _last_change(clip: Clip) -> int | None:
-    """Of its source, in nanoseconds; None of what is no file."""
+    """Modification time of the clip's source in nanoseconds; None if it is not a file."""
     if callable(clip.source):
         return None
     path = pathlib.Path(clip.source)

@@ -1,4 +1,4 @@
-"""Where the videos of a data set lie: whatever the folders between, a clip is found by its name."""
+"""Locating the videos of a data set: a clip is found by name, at any folder depth."""
 
 import os
 import pathlib
@@ -12,19 +12,19 @@ VIDEO_SUFFIXES = {
 
 
 def find_videos(roots: Sequence[pathlib.Path], wanted: Collection[str]) -> tuple[dict[str, pathlib.Path], list[str]]:
-    """Videos, and folders of frames, anywhere below some folders.
+    """Finds videos and folders of frames anywhere below the given folders.
 
-    A video is known by its name without extension, a folder that holds pictures by its own.
+    A video is identified by its file name without extension, a folder of images by its own name.
 
     Args:
-      roots: where to look; what the first one has is taken from there.
+      roots: folders to search; earlier ones take precedence.
       wanted: names to look for.
 
     Returns:
-      Where each of the wanted names lies, as far as it was found, and paths of videos that nobody wants.
+      Paths by name for the wanted names that were found, and paths of the other videos.
 
     Raises:
-      ValueError: two paths in one of the folders stand for one name.
+      ValueError: If two paths below one of the folders match the same name.
     """
     found: dict[str, pathlib.Path] = {}
     extra: list[str] = []
@@ -62,14 +62,14 @@ def _find_below(root: pathlib.Path, wanted: Collection[str]) -> tuple[dict[str, 
 
 
 def _holds_picture(folder: pathlib.Path) -> bool:
-    """Whether a folder holds pictures. Of the thousands that it may hold, only the first is looked at."""
+    """Whether a folder holds images. Stops at the first one, as there may be thousands."""
     with os.scandir(folder) as entries:
         files = (entry for entry in entries if not entry.name.startswith(".") and entry.is_file())
         return any(os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES for entry in files)
 
 
 def _contents(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.Path], bool]:
-    """Videos and folders in a folder, and whether there are pictures."""
+    """Videos and folders in a folder, and whether it holds images."""
     videos, folders, pictures = [], [], False
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -85,10 +85,10 @@ def _contents(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.Pa
 
 
 def list_videos(path: pathlib.Path) -> list[pathlib.Path]:
-    """Videos, and folders of frames, at or below a path.
+    """Videos and folders of frames, at or below a path.
 
-    A file is a video whatever its name; below a folder, by its extension. A folder that holds pictures and no videos is
-    one of frames: pictures beside videos are taken for previews.
+    A path to a file is a video whatever its name; below a folder, the extension decides. A folder of images without
+    videos is a folder of frames. Images beside videos are taken for previews.
     """
     if not path.is_dir():
         return [path]
@@ -98,7 +98,7 @@ def list_videos(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def find_file(names: Sequence[str], folders: Sequence[pathlib.Path]) -> pathlib.Path | None:
-    """The first of some file names, in or one or two folders below one of the folders."""
+    """First file with one of the names, in one of the folders or up to two levels below; None if there is none."""
     for folder in folders:
         for name in names:
             for path in [folder / name, *sorted(folder.glob(f"*/{name}")), *sorted(folder.glob(f"*/*/{name}"))]:

@@ -1,4 +1,4 @@
-"""Decoding of a video file, or of a folder of frames, to frames of one size."""
+"""Decoding of a video file or a folder of frames to frames of one size."""
 
 import io
 import itertools
@@ -21,29 +21,29 @@ class VideoError(ValueError):
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
-    """Sorts img_2 before img_10."""
+    """Sort key that puts img_2 before img_10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-# Text files in which FFmpeg finds the names of other files are no videos: it is to open nothing else.
+# FFmpeg must not open other files: text files that refer to them are not videos.
 _OPTIONS = {"protocol_whitelist": "none"}
-# What a video may lack of the length that it states.
+# Tolerated shortfall from the stated length: fraction and seconds.
 _SLACK_SHARE, _SLACK_SECONDS = 0.1, 0.5
 
 
 def _decode_packets(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
     stream = container.streams.video[0]
-    # Videos are decoded side by side; threads inside each would only get in each other's way.
+    # Videos are decoded in parallel; threads within each would only compete.
     stream.thread_type = "NONE"
     for packet in container.demux(stream):
         try:
             yield from packet.decode()
         except av.error.InvalidDataError:
-            continue  # players, too, skip a damaged packet and go on
+            continue  # skip a damaged packet, as players do
 
 
 def _upright(frame: av.VideoFrame, size: tuple[int, int]) -> Frame:
-    """Resizes to (height, width) and turns by the rotation tag, which phones write."""
+    """Resizes to (height, width) and applies the rotation tag, which phones write."""
     quarters = round(frame.rotation / 90) % 4  # counter-clockwise
     height, width = size if quarters % 2 == 0 else size[::-1]
     pixels = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BILINEAR")
@@ -51,7 +51,7 @@ def _upright(frame: av.VideoFrame, size: tuple[int, int]) -> Frame:
 
 
 def _stated_seconds(container: av.container.InputContainer) -> float | None:
-    """How long the video says it is; sound may be longer."""
+    """Stated duration, if known. The container's counts only without other streams: audio may last longer."""
     stream = container.streams.video[0]
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
@@ -63,10 +63,10 @@ def _stated_seconds(container: av.container.InputContainer) -> float | None:
 def _within(
     container: av.container.InputContainer, frames: Iterator[av.VideoFrame], seconds: tuple[float, float] | None
 ) -> Iterator[av.VideoFrame]:
-    """Frames shown from `seconds[0]` on and before `seconds[1]`, after the start of the video; None: all.
+    """Frames shown from `seconds[0]` on and before `seconds[1]`, from the start of the video; None: all.
 
     Raises:
-      ValueError: it ends long before the end of that, or of what it says.
+      ValueError: If the video ends long before `seconds[1]` or its stated end.
     """
     stream = container.streams.video[0]
     zero = float((stream.start_time or 0) * (stream.time_base or 0))
@@ -94,7 +94,7 @@ def _file_frames(
 ) -> Iterator[Frame]:
     if path.exists() and not path.is_file():
         raise ValueError("neither a file nor a folder")
-    # From an open file: a name with ":" or "%" means something to FFmpeg, and an extension may lie.
+    # From an open file: FFmpeg interprets ":" and "%" in a name, and an extension may be wrong.
     with path.open("rb") as file, av.open(file, "r", options=_OPTIONS, metadata_errors="ignore") as container:
         if "_pipe" in container.format.name or container.format.name == "image2":
             raise ValueError("a picture, not a video; frames of a video go into a folder of their own")
@@ -120,16 +120,16 @@ def read_frames(
     seconds: tuple[float, float] | None = None,
     stride: int = 1,
 ) -> Iterator[Frame]:
-    """Frames of a video file or of a folder of pictures, in order, upright, one at a time.
+    """Yields the frames of a video file or a folder of images, in order and upright.
 
     Args:
-      path: file in any container and codec that FFmpeg knows, whatever its extension, or folder.
-      size: (height, width) in pixels of the frames that come out.
-      seconds: only the frames of a file from the first of these times on and before the second.
-      stride: every so-many-th of them.
+      path: file in any container and codec that FFmpeg supports, whatever its extension, or folder.
+      size: (height, width) of the output frames in pixels.
+      seconds: start (inclusive) and end (exclusive) of the part of a file to read.
+      stride: keep every `stride`-th frame.
 
     Raises:
-      VideoError: nothing could be decoded, or the video is cut off; names the path and the reason.
+      VideoError: If no frame can be decoded, or the video is cut off; gives the path and the reason.
     """
     path = pathlib.Path(path)
     count = 0
@@ -150,10 +150,10 @@ def read_frames(
 
 
 def frame_rate(path: str | pathlib.Path) -> float | None:
-    """Mean frames per second of a video file, as far as it says so; None of a folder.
+    """Mean frames per second of a video file; None if not stated, or for a folder.
 
     Raises:
-      VideoError: it is no video.
+      VideoError: If the file is not a video.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -167,7 +167,7 @@ def frame_rate(path: str | pathlib.Path) -> float | None:
 
 
 def encode_jpeg(frames: Iterable[Frame], quality: int) -> list[bytes]:
-    """Each frame as a JPEG picture of the given quality (1 to 100)."""
+    """Encodes each frame as a JPEG image of the given quality (1 to 100)."""
     pictures = []
     for frame in frames:
         buffer = io.BytesIO()
@@ -177,7 +177,7 @@ def encode_jpeg(frames: Iterable[Frame], quality: int) -> list[bytes]:
 
 
 def decode_jpeg(pictures: Iterable[bytes]) -> UInt8[np.ndarray, "T H W 3"]:
-    """The frames of pictures of one size."""
+    """Decodes images of one size to frames."""
     frames = []
     for picture in pictures:
         with Image.open(io.BytesIO(picture)) as image:

@@ -1,4 +1,4 @@
-"""RSA and the transforms beside it, the layers around them, and the network, as the paper describes them."""
+"""RSA, the other transforms, the surrounding layers and the network, as described in the paper."""
 
 from rsa_jax.nn.convolutions import Conv2Plus1D, ShiftedConv, SpaceTimeConv
 from rsa_jax.nn.involution import Involution

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from rsa_jax import ops
 from rsa_jax.nn.layers import BatchNorm, SpatialConv
 
-# Of the channels that a temporal shift moves by a frame: this share forward, and as many backward.
+# A temporal shift moves 1 / SHIFTED of the channels forward by a frame, and the same fraction backward.
 SHIFTED = 8
 
 
@@ -21,9 +21,9 @@ class SpaceTimeConv(nnx.Module):
     Args:
         in_channels: of the input.
         out_channels: of the output.
-        frames: of the kernel; odd.
-        size: of the kernel; odd.
-        dtype: of the computation; None for that of input and parameters. Parameters are float32.
+        frames: kernel size in time; odd.
+        size: kernel height and width; odd.
+        dtype: of the computation; by default promoted from input and parameters. Parameters are float32.
         implementation: of all operations.
         rngs: for the initial weights, normal with variance 2 / fan-out (MSRA).
     """
@@ -49,7 +49,7 @@ class SpaceTimeConv(nnx.Module):
         return ops.convolve(x, kernel, implementation=self.implementation)
 
     def multiply_adds(self, shape: tuple[int, ...]) -> int:
-        """Multiply-adds for a map of that shape, `B T H W C`."""
+        """MACs for a feature map of that shape, `B T H W C`."""
         batch, frames, height, width, _ = shape
         return batch * frames * height * width * self.kernel.size
 
@@ -58,13 +58,13 @@ class Conv2Plus1D(nnx.Module):
     """(2+1)D convolution (Tran et al., arXiv 1711.11248): 1x3x3, BatchNorm, ReLU, 3x1x1.
 
     y[n] = Σ_t W_tᵀ z[n + t] over three frames, z[n] = relu(BatchNorm(Σ_m V_mᵀ x[n + m])) over 3 x 3 pixels.
-    z has ⌊27 C² / (9 C + 3 C)⌋ = ⌊2.25 C⌋ channels: the authors' rule, which gives it as many weights as a 3x3x3
-    convolution has.
+    z has ⌊27 C² / (9 C + 3 C)⌋ = ⌊2.25 C⌋ channels: the authors' rule, which matches the number of weights of a
+    3x3x3 convolution.
 
     Args:
         channels: C, of input and output.
-        batch_norm_clips: that share BatchNorm's statistics in training; 0 for the whole batch.
-        dtype: of the computation; None for that of input and parameters. Parameters are float32.
+        batch_norm_clips: ghost batch size of BatchNorm in training; 0 for the whole batch.
+        dtype: of the computation; by default promoted from input and parameters. Parameters are float32.
         implementation: of all operations.
         rngs: for the initial weights.
     """
@@ -85,11 +85,11 @@ class Conv2Plus1D(nnx.Module):
         self.temporal = SpaceTimeConv(middle, channels, frames=3, size=1, **settings)
 
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
-        """Transforms a map."""
+        """Transforms a feature map."""
         return self.temporal(nnx.relu(self.norm(self.spatial(x))))
 
     def multiply_adds(self, shape: tuple[int, ...]) -> int:
-        """Multiply-adds for a map of that shape, `B T H W C`."""
+        """MACs for a feature map of that shape, `B T H W C`."""
         return self.spatial.multiply_adds(shape) + self.temporal.multiply_adds(shape)
 
 
@@ -97,10 +97,10 @@ class ShiftedConv(SpatialConv):
     """The temporal shift module (Lin et al., arXiv 1811.08383) in front of the block's own 1x3x3 convolution.
 
     y[n] = Σ_m W_mᵀ z[n + m] over 3 x 3 pixels, with z = `temporal_shift`(x). Its authors shift before the block's first
-    convolution. Here as all transforms stand: in the place of the 1x3x3.
+    convolution. Here the shift precedes the 1x3x3 convolution, the place of all transforms.
 
     Raises:
-        ValueError: there are too few channels to shift any.
+        ValueError: If there are too few channels to shift any.
     """
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs, **settings: Any):
@@ -114,9 +114,9 @@ class ShiftedConv(SpatialConv):
 
 
 def temporal_shift(x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
-    """One in eight channels of the next frame, one in eight of the previous one, the others as they are.
+    """Takes 1/8 of the channels from the next frame and 1/8 from the previous one; the others are unchanged.
 
-    y[t, c] = x[t + 1, c] for c < C / 8, x[t - 1, c] for C / 8 <= c < C / 4, x[t, c] beyond; zero outside of the clip.
+    y[t, c] = x[t + 1, c] for c < C / 8, x[t - 1, c] for C / 8 <= c < C / 4, x[t, c] otherwise; zero outside the clip.
     """
     number, frames = x.shape[-1] // SHIFTED, x.shape[1]
     padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))

@@ -17,23 +17,23 @@ class Involution(nnx.Module):
     """Involution (Li et al., arXiv 2103.06255) in space and time.
 
     y[n, c] = Σ_m κ[n, m, g] x[n + m, c] with the group g of channel c, and κ[n] = W1 relu(BatchNorm(W0 x[n])) + b.
-    A kernel is made of the position's features alone, and all channels of a group share it; there is neither key nor
+    A kernel depends only on the features at its position. The channels of a group share it. There is neither key nor
     value.
 
     Parameters: `reduce` W0 [C, C / r], `norm`, `span` W1 [C / r, M C / group_channels] and b.
 
     Args:
         channels: of input and output.
-        kernel_size: window in frames, height, width; odd numbers. It may exceed the map.
-        group_channels: that share a kernel; has to divide `channels`.
-        reduction: r; has to divide `channels`.
-        batch_norm_clips: that share BatchNorm's statistics in training; 0 for the whole batch.
-        dtype: of the computation; None for that of input and parameters. Parameters are float32.
+        kernel_size: window in frames, height, width; odd numbers. It may exceed the feature map.
+        group_channels: number of channels that share a kernel; must divide `channels`.
+        reduction: r; must divide `channels`.
+        batch_norm_clips: ghost batch size of BatchNorm in training; 0 for the whole batch.
+        dtype: of the computation; by default promoted from input and parameters. Parameters are float32.
         implementation: of all operations.
         rngs: for the initial weights.
 
     Raises:
-        ValueError: an argument has another value; the message names it.
+        ValueError: If an argument is invalid; the message names it.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Involution(nnx.Module):
         self.span = Linear(hidden, math.prod(kernel_size) * self.groups, bias=True, **settings)
 
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
-        """Transforms a map."""
+        """Transforms a feature map."""
         kernels = self.span(nnx.relu(self.norm(self.reduce(x))))
         kernels = kernels.reshape(*x.shape[:-1], -1, self.groups)
         values = x.astype(kernels.dtype).reshape(*x.shape[:-1], self.groups, -1)
@@ -71,6 +71,6 @@ class Involution(nnx.Module):
         return y.reshape(x.shape)
 
     def multiply_adds(self, shape: tuple[int, ...]) -> int:
-        """Multiply-adds for a map of that shape, `B T H W C`."""
+        """MACs for a feature map of that shape, `B T H W C`."""
         sums = math.prod(self.kernel_size) * shape[-1]
         return math.prod(shape[:-1]) * (self.reduce.kernel.size + self.span.kernel.size + sums)

@@ -1,4 +1,4 @@
-"""The layer of LambdaNetworks as a Flax layer."""
+"""The lambda layer of LambdaNetworks as a Flax layer."""
 
 import math
 from typing import Any
@@ -19,23 +19,23 @@ class LambdaLayer(nnx.Module):
     """The lambda layer (Bello, arXiv 2102.08602), with queries that share one key and one value.
 
     y_n = (λ^c + λ^p_n)ᵀ q_n, with the content lambda λ^c = Σ_m softmax_m(k_m) v_mᵀ over all positions and the position
-    lambda λ^p_n = Σ_m e_m v_(n+m)ᵀ over the window. The latter alone is RSA's basic kernel on its basic context, with
-    P = E. BatchNorm on queries and value; intra-depth 1.
+    lambda λ^p_n = Σ_m e_m v_(n+m)ᵀ over the window. The position lambda by itself is RSA's basic kernel on its basic
+    context, with P = E. BatchNorm is applied to queries and value. The intra-depth is 1.
 
     Parameters: `projection` to queries, key and value (no bias), `E` [M, k], `query_norm`, `value_norm`.
 
     Args:
         channels: of input and output.
-        num_queries: L; has to divide `channels`.
+        num_queries: L; must divide `channels`.
         key_channels: k, of the key and of each query.
-        kernel_size: window in frames, height, width; odd numbers. It may exceed the map.
-        batch_norm_clips: that share BatchNorm's statistics in training; 0 for the whole batch.
-        dtype: of the computation; None for that of input and parameters. Parameters are float32.
+        kernel_size: window in frames, height, width; odd numbers. It may exceed the feature map.
+        batch_norm_clips: ghost batch size of BatchNorm in training; 0 for the whole batch.
+        dtype: of the computation; by default promoted from input and parameters. Parameters are float32.
         implementation: of all operations.
         rngs: for the initial weights.
 
     Raises:
-        ValueError: an argument has another value; the message names it.
+        ValueError: If an argument is invalid; the message names it.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class LambdaLayer(nnx.Module):
         self.E = nnx.Param(initializers.normal(key_channels**-0.5)(rngs.params(), (positions, key_channels)))
 
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
-        """Transforms a map. Output channels are those of the first query, then of the second, and so on."""
+        """Transforms a feature map. Output channels are those of the first query, then of the second, and so on."""
         queries = self.num_queries * self.key_channels
         query, key, value = jnp.split(self.projection(x), [queries, queries + self.key_channels], -1)
         query, value = self.query_norm(query), self.value_norm(value)
@@ -81,7 +81,7 @@ class LambdaLayer(nnx.Module):
         return ops.products(query, lambdas, implementation=self.implementation).reshape(x.shape)
 
     def multiply_adds(self, shape: tuple[int, ...]) -> int:
-        """Multiply-adds for a map of that shape, `B T H W C`."""
+        """MACs for a feature map of that shape, `B T H W C`."""
         width = shape[-1] // self.num_queries
         lambdas = (1 + math.prod(self.kernel_size)) * self.key_channels * width
         return math.prod(shape[:-1]) * (self.projection.kernel.size + lambdas + self.key_channels * shape[-1])

@@ -1,4 +1,4 @@
-"""Layers of the network beside its transforms, with PyTorch's arithmetic where that differs from Flax's."""
+"""Network layers other than transforms, with PyTorch's arithmetic where it differs from Flax's."""
 
 import math
 
@@ -14,14 +14,14 @@ from rsa_jax import ops
 
 
 class Linear(nnx.Module):
-    """The same linear map at every position.
+    """Linear layer applied at every position.
 
     Args:
         in_channels: of the input.
         out_channels: of the output.
-        bias: whether one is added.
+        bias: whether to add a bias.
         kernel_init: for the initial weights.
-        dtype: of the computation; None for that of input and parameters. Parameters are float32 or wider.
+        dtype: of the computation; by default promoted from input and parameters. Parameters are float32 or wider.
         implementation: of `ops.linear`.
         rngs: for the initial weights.
     """
@@ -42,7 +42,7 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(initializers.zeros(rngs.params(), (out_channels,), float)) if bias else None
 
     def __call__(self, x: Float[Array, "*N C"]) -> Float[Array, "*N D"]:
-        """The product with the kernel, and the bias added."""
+        """Product with the kernel, plus the bias."""
         bias = None if self.bias is None else self.bias[...]
         x, kernel, bias = nnx.nn.dtypes.promote_dtype((x, self.kernel[...], bias), dtype=self.dtype)
         y = ops.linear(x, kernel, implementation=self.implementation)
@@ -68,24 +68,24 @@ class SpatialConv(nnx.Module):
         self.kernel = nnx.Param(msra(rngs.params(), (size, size, in_channels, out_channels)))
 
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T h w D"]:
-        """Convolves; h = ceil(H / stride), likewise w."""
+        """Convolves; h = ceil(H / stride), w = ceil(W / stride)."""
         x, kernel = nnx.nn.dtypes.promote_dtype((x, self.kernel[...]), dtype=self.dtype)
         return ops.convolve(x, kernel[None], stride=self.stride, implementation=self.implementation)
 
     def multiply_adds(self, shape: tuple[int, ...]) -> int:
-        """Multiply-adds for a map of that shape, `B T H W C`."""
+        """MACs for a feature map of that shape, `B T H W C`."""
         batch, frames, height, width, _ = shape
         return batch * frames * -(-height // self.stride) * -(-width // self.stride) * self.kernel.size
 
 
 class BatchNorm(nnx.Module):
-    """Batch normalisation with PyTorch's running variance (unbiased), over all clips or over groups of them.
+    """Batch normalisation over all clips or ghost batches, with PyTorch's (unbiased) running variance.
 
-    Statistics, scale and bias are float32 (or wider) whatever the type of the input.
+    Statistics, scale and bias are float32 (or wider) for any input dtype.
 
     Args:
         channels: of the last axis.
-        clips: that share statistics in training; 0 for the whole batch. The published runs had 8 on each GPU.
+        clips: ghost batch size in training; 0 for the whole batch. The published runs had 8 clips per GPU.
         scale_init: initial scale.
         implementation: of `ops.normalize_batch`.
     """
@@ -102,10 +102,10 @@ class BatchNorm(nnx.Module):
         self.var = nnx.BatchStat(jnp.ones(channels))
 
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
-        """Normalises; in training by the statistics of `x`, and moves the running ones towards them.
+        """Normalises. In training, uses the statistics of `x` and updates the running ones.
 
         Raises:
-            ValueError: the batch is not a multiple of `clips`.
+            ValueError: If the batch size is not a multiple of `clips`.
         """
         if self.use_running_average:
             statistics = self.mean[...], self.var[...]
@@ -127,17 +127,17 @@ class BatchNorm(nnx.Module):
         return y
 
     def _update(self, mean: Float[Array, "G C"], var: Float[Array, "G C"]) -> None:
-        """Groups count alike: their average stands for what each GPU would keep for itself."""
+        """Updates running statistics with the unweighted mean over groups, in place of separate ones on each GPU."""
         for running, batch in ((self.mean, mean), (self.var, var)):
             new = (1 - self.momentum) * running[...] + self.momentum * jnp.mean(lax.stop_gradient(batch), axis=0)
             running[...] = new.astype(running.dtype)
 
 
 class StochasticDepth(nnx.Module):
-    """Drops a block's residual branch for some clips in training, and scales it up for the others.
+    """Drops a block's residual branch for random clips in training, and scales it up for the others.
 
     Args:
-        survival: probability that a clip keeps the branch.
+        survival: keep probability of the branch, per clip.
     """
 
     def __init__(self, survival: float):
@@ -145,7 +145,7 @@ class StochasticDepth(nnx.Module):
         self.deterministic = False
 
     def __call__(self, x: Float[Array, "B T H W C"], rngs: nnx.Rngs | None) -> Float[Array, "B T H W C"]:
-        """The branch, or zeros."""
+        """The scaled branch, or zeros where it is dropped."""
         if self.deterministic or self.survival == 1.0:
             return x
         if rngs is None:
@@ -155,5 +155,5 @@ class StochasticDepth(nnx.Module):
 
 
 def average_pool(x: Float[Array, "B T H W C"], stride: int) -> Float[Array, "B T h w C"]:
-    """Mean of squares of `stride` pixels; at the edge, of the pixels that are there."""
+    """Mean over `stride` x `stride` pixels; at the edge, over the pixels inside the feature map."""
     return nnx.avg_pool(x, (1, stride, stride), (1, stride, stride), padding="SAME", count_include_pad=False)

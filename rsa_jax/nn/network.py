@@ -15,16 +15,16 @@ from rsa_jax.nn.layers import BatchNorm, SpatialConv, StochasticDepth, average_p
 from rsa_jax.nn.registry import TransformFactory, transform_factory
 
 STAGE_SIZES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-# Channels that leave a bottleneck, in proportion to its width.
+# Output channels of a bottleneck, as a multiple of its width.
 EXPANSION = 4
 
 
 class Block(nnx.Module):
     """A residual block: relu(shortcut + branch).
 
-    The branch is 1x3x3, 1x3x3, or as a bottleneck 1x1x1, 1x3x3, 1x1x1 of `EXPANSION` times the width. A transform
-    replaces its second convolution. It has no stride of its own: where that convolution has one, the transform's
-    output is averaged over the stride. `conv` and `norm` are settings of all convolutions and normalisations.
+    The branch is 1x3x3, 1x3x3, or in a bottleneck 1x1x1, 1x3x3, 1x1x1, the last with `EXPANSION` times the width.
+    A transform replaces the second convolution. Transforms have no stride: where that convolution has one, the
+    transform's output is average-pooled by it. `conv` and `norm` are settings of all convolutions and normalisations.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Block(nnx.Module):
         self.bn2 = BatchNorm(width, scale_init=1.0 if bottleneck else last_scale, **norm)
         self.conv3 = SpatialConv(width, channels, 1, **conv) if bottleneck else None
         self.bn3 = BatchNorm(channels, scale_init=last_scale, **norm) if bottleneck else None
-        self.downsample: nnx.List[nnx.Module] = nnx.List([])  # empty where the input is the shortcut as it is
+        self.downsample: nnx.List[nnx.Module] = nnx.List([])  # empty for an identity shortcut
         if stride > 1 or in_channels != channels:
             self.downsample.append(SpatialConv(in_channels, channels, 1, stride=stride, **conv))
             self.downsample.append(BatchNorm(channels, **norm))
@@ -73,10 +73,10 @@ class Block(nnx.Module):
 
 
 class TSNResNet(nnx.Module):
-    """A ResNet on each frame, whose transforms alone look across frames; logits are averaged over frames.
+    """Frame-wise ResNet in which only the transforms mix frames; logits are averaged over frames.
 
     Args:
-        config: `model` of the configuration, with `num_classes` set.
+        config: section `model` of the configuration, with `num_classes` set.
         rngs: for the initial weights.
     """
 
@@ -92,7 +92,7 @@ class TSNResNet(nnx.Module):
         survival = iter(survival_rates(sum(sizes), config.stochastic_depth))
         make_transform = transform_factory(config, rngs)
         in_channels, stages = config.width, []
-        # A block's own convolution stands everywhere: positions do not matter, and need not fit.
+        # Without a transform, positions are ignored and need not fit the stages.
         all_positions = config.positions if make_transform else ((),) * len(sizes)
         for stage, (size, positions) in enumerate(zip(sizes, all_positions, strict=True)):
             width, blocks = config.width * 2**stage, []
@@ -142,22 +142,22 @@ class TSNResNet(nnx.Module):
 
 
 def create_model(config: ConfigDict, *, rngs: nnx.Rngs) -> TSNResNet:
-    """The network that `config.model` describes, in training mode.
+    """Network described by `config`, section `model` of a configuration, in training mode.
 
     Raises:
-        ValueError: a field has a value that no network has; it is named with what was expected.
+        ValueError: If a field is invalid; the message names it and the expected values.
     """
     _check(config)
     return TSNResNet(config, rngs=rngs)
 
 
 def survival_rates(blocks: int, stochastic_depth: float) -> list[float]:
-    """Each block's probability to be kept, from 1 at the first linearly to 1 - stochastic_depth at the last."""
+    """Keep probability of each block, linear from 1 at the first to 1 - stochastic_depth at the last."""
     return [1.0 - stochastic_depth * index / max(blocks - 1, 1) for index in range(blocks)]
 
 
 def count_parameters(model: nnx.Module) -> int:
-    """The number of entries of all parameters, without running statistics."""
+    """Number of trainable parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 

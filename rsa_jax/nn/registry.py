@@ -1,4 +1,4 @@
-"""The transforms by the names that `model.transform` of a configuration has."""
+"""Transforms by their names in `model.transform` of a configuration."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,18 +14,18 @@ from rsa_jax.nn.rsa import RSA, FactorizedRSA
 from rsa_jax.nn.self_attention import SelfAttention
 from rsa_jax.ops.windows import KernelSize, check_kernel_size
 
-# Makes the layer between a block's input and output of that many channels, of stride 1.
+# Makes a layer of stride 1 with the given number of input and output channels.
 TransformFactory = Callable[[int], nnx.Module]
 
-# Those that fields of the same name under `model` describe. Dynamic convolution is one of RSA's pairs.
+# Sections of `model` with settings of transforms. Dynamic convolution is RSA with kernel and context "V".
 SECTIONS = {name: name for name in ("rsa", "self_attention", "involution", "lambda_layer")} | {"dynamic_conv": "rsa"}
 
 
 def transform_factory(config: ConfigDict, rngs: nnx.Rngs) -> TransformFactory | None:
-    """Makes the layer that `config`, `model` of a configuration, describes; None for the block's own convolution.
+    """Factory of the transform described by `config`, section `model` of a configuration; None for conv2d.
 
     Raises:
-        ValueError: there is no such transform. The factory raises it for a field that does not fit, and names it.
+        ValueError: If there is no such transform. The factory raises it for an invalid field, and names the field.
     """
     name = config.transform
     if name == "conv2d":
@@ -50,7 +50,7 @@ def transform_factory(config: ConfigDict, rngs: nnx.Rngs) -> TransformFactory | 
 
 
 def _rsa(channels: int, *, kernel_size: KernelSize, factorized: bool = False, **settings: Any) -> nnx.Module:
-    check_kernel_size(kernel_size)  # a clip's, not an image's
+    check_kernel_size(kernel_size)  # three sizes; RSA itself also takes two or one
     return (FactorizedRSA if factorized else RSA)(channels, kernel_size=kernel_size, **settings)
 
 
@@ -72,5 +72,5 @@ _MAKERS: dict[str, Callable[..., nnx.Module]] = {
     "involution": Involution,
     "lambda_layer": LambdaLayer,
 }
-# What `model.transform` may be.
+# Valid values of `model.transform`.
 TRANSFORMS = ("conv2d", *_MAKERS)

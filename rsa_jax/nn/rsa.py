@@ -20,7 +20,7 @@ from rsa_jax.ops.windows import KernelSize, check_kernel_size, check_position, w
 PARTS = ("V", "R", "V+R")
 NORMALIZATIONS = ("l2", "batch", "lambda", "none")
 
-# What the layer takes, by how many sizes its window has.
+# Axes of the layer's input, by the number of window dimensions.
 INPUTS = {1: "B T C", 2: "B H W C", 3: "B T H W C"}
 
 
@@ -29,37 +29,37 @@ class RSA(nnx.Module):
 
     y = ((P1 + A)ᵀ x^Q)ᵀ (H2ᵀ X^V) (I + (X^V)ᵀ G), with A[c, d] = Σ_m X^K[m, c] H1[m, c, d].
 
-    Maps `B T H W C` to the same shape; with a window of two sizes images `B H W C`, of one size sequences `B T C`.
-    Parameters, with c = channels / num_queries and M the window's positions: `projection` to queries, key and value
-    (no bias), `H1` [M, c, D], `H2` [M, D], `P1` [c, D], `G` [M, c] and `I` [c, c]; those that the chosen kernel and
-    context do not use are None.
+    Maps `B T H W C` to the same shape; with a 2D window images `B H W C`, with a 1D window sequences `B T C`.
+    Parameters, with c = channels / num_queries and M the number of window positions: `projection` to queries, key and
+    value (no bias), `H1` [M, c, D], `H2` [M, D], `P1` [c, D], `G` [M, c] and `I` [c, c]. Parameters that the chosen
+    kernel and context do not use are None.
 
     Args:
         channels: of input and output.
-        num_queries: L; has to divide `channels`.
-        kernel_size: window in frames, height, width; odd numbers. It may exceed the map. (height, width) for images,
-            (length,) for sequences.
-        latent_dim: D; None for channels / num_queries. A kernel "V" has none: its P is not decomposed.
-        decomposed: False for H and P as they are, not as products: `H1` is H [M, G, M], `P1` is Pᵀ [c, M], and the
-            identity stands for H2. For small windows: memory and multiply-adds grow by M / D.
-        relation_groups: G, of channels whose products of query and key are summed; has to divide c. 1 is the dot
-            product, None for c, the Hadamard product. `H1` is [M, G, D]: the entry of a channel's group
-            stands for that of the channel.
+        num_queries: L; must divide `channels`.
+        kernel_size: window in frames, height, width; odd numbers. It may exceed the feature map. (height, width) for
+            images, (length,) for sequences.
+        latent_dim: D; None for channels / num_queries. Kernel "V" has none: its P is not decomposed.
+        decomposed: whether H and P are products. If False, `H1` is H [M, G, M], `P1` is Pᵀ [c, M], and the identity
+            replaces H2. False suits small windows: memory and MACs grow by a factor of M / D.
+        relation_groups: G, the number of channel groups within which products of query and key are summed; must
+            divide c. 1 is the dot product, None (c) the Hadamard product. `H1` is [M, G, D]: the channels of a group
+            share its entries.
         kernel: "V" basic, "R" relational, "V+R" their sum.
-        context: likewise.
-        normalization: of query, key and value: "l2", each over its channels; "batch", BatchNorm; "lambda", as
-            LambdaNetworks (arXiv 2102.08602) have it: softmax of each channel of the key over all positions of the
-            map, BatchNorm of query and value; or "none".
+        context: "V" basic, "R" relational, "V+R" their sum.
+        normalization: of query, key and value: "l2", each over its channels; "batch", BatchNorm; "lambda", as in
+            LambdaNetworks (arXiv 2102.08602): softmax of each key channel over all positions of the feature map,
+            BatchNorm of query and value; or "none".
         implementation: of all operations, one of `rsa_jax.ops.IMPLEMENTATIONS`; "reference" computes Eq. 11, the others
-            Eq. 12. None for the one that suits the platform.
-        batch_norm_clips: that share BatchNorm's statistics in training; 0 for the whole batch.
-        dtype: of the computation; None for that of input and parameters. Parameters are float32.
+            Eq. 12. None: chosen by platform.
+        batch_norm_clips: ghost batch size of BatchNorm in training; 0 for the whole batch.
+        dtype: of the computation; by default promoted from input and parameters. Parameters are float32.
         rngs: for the initial weights.
 
-    Initial weights are the published ones: normal with variance 2 / fan-out, P1 with 1 / (M D), I the identity.
+    Initialisation is the published one: normal with variance 2 / fan-out, for P1 with 1 / (M D); I is the identity.
 
     Raises:
-        ValueError: an argument has another value; the message names it.
+        ValueError: If an argument is invalid; the message names it.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class RSA(nnx.Module):
         latent_dim = latent_dim or (width if self.decomposed else positions)
 
         def over_window(*outputs: int) -> nnx.Param:
-            # MSRA by fan-out: an input takes part in all outputs of all windows around it.
+            # MSRA by fan-out: an input contributes to all outputs of all windows around it.
             initializer = initializers.normal((2 / (positions * math.prod(outputs))) ** 0.5)
             return nnx.Param(initializer(rngs.params(), (positions, *outputs)))
 
@@ -125,10 +125,10 @@ class RSA(nnx.Module):
         )
 
     def __call__(self, x: Float[Array, "B *N C"]) -> Float[Array, "B *N C"]:
-        """Transforms a map. Output channel c * L + l is channel c of query l, as in the published layer.
+        """Transforms a feature map. Output channel c * L + l is channel c of query l, as in the published layer.
 
         Raises:
-            ValueError: the input has other axes than the window.
+            ValueError: If the axes of the input do not match the window.
         """
         query, key, value = self.project(self._clips(x))
         settings: dict[str, Any] = {"kernel_size": self.kernel_size, "implementation": self.implementation}
@@ -138,18 +138,18 @@ class RSA(nnx.Module):
     def kernels(
         self, x: Float[Array, "B *N C"], position: tuple[int, ...]
     ) -> dict[str, Float[Array, "B L m_t m_h m_w"]]:
-        """The kernels that the queries of one position apply to their window; no fast implementation ever holds them.
+        """Kernels that the queries at one position apply to their window. Fast implementations never form them.
 
         Args:
             x: the layer's input.
-            position: of the query: frame, row and column; row and column of an image; a number in a sequence.
+            position: of the query: (frame, row, column); (row, column) in an image; (index,) in a sequence.
 
         Returns:
-            By name, as the layer has them: "basic", κ^V = H2 P1ᵀ x^Q, and "relational", κ^R = H2 Aᵀ x^Q. The kernel
-            that is applied is their sum.
+            The layer's kernels by name: "basic", κ^V = H2 P1ᵀ x^Q, and "relational", κ^R = H2 Aᵀ x^Q. The layer
+            applies their sum.
 
         Raises:
-            ValueError: the input has other axes than the window, or the position is not in it.
+            ValueError: If the axes of the input do not match the window, or the position is not in the input.
         """
         query, key, _ = self.project(self._clips(x))
         check_position(position, x.shape[1:-1])
@@ -166,11 +166,11 @@ class RSA(nnx.Module):
         return {name: kernel.reshape(*kernel.shape[:2], *self.kernel_size) for name, kernel in kernels.items()}
 
     def multiply_adds(self, shape: tuple[int, ...]) -> int:
-        """Multiply-adds for an input of that shape, as the paper's tables count them.
+        """MACs for an input of that shape, as the paper's tables count them.
 
-        That is Eq. 12 with its factors multiplied as in the published code, the right two first, and with a product
-        of the query by P1 whether or not the kernel has one. What `rsa_factored` does is less: it multiplies from
-        the left. Groups of a relation change nothing; without H2 there is no product with it.
+        The count follows Eq. 12 with its factors multiplied as in the published code, the right two first. It includes
+        a product of the query and P1 whether or not the kernel has P1. `rsa_factored` needs fewer: it multiplies from
+        the left. `relation_groups` does not change the count. Without H2, there is no product with it.
         """
         channels = shape[-1]
         width, positions = channels // self.num_queries, math.prod(self.kernel_size)
@@ -184,7 +184,7 @@ class RSA(nnx.Module):
     def project(
         self, x: Float[Array, "B T H W C"]
     ) -> tuple[Float[Array, "B T H W L c"], Float[Array, "B T H W c"], Float[Array, "B T H W c"]]:
-        """Normalised queries, key and value. The value stands for the key where the kernel needs none."""
+        """Normalised queries, key and value. The value is returned as the key where the kernel needs none."""
         channels, width = x.shape[-1], x.shape[-1] // self.num_queries
         projected = self.projection(x)
         query = projected[..., :channels].reshape(*x.shape[:-1], self.num_queries, width)
@@ -205,7 +205,7 @@ class RSA(nnx.Module):
         return x.reshape(x.shape[0], *_as_clip(x.shape[1:-1]), x.shape[-1])
 
     def weights(self, dtype: DTypeLike) -> RSAWeights:
-        """The weights of the equations, in the type of the computation."""
+        """Weights of the equations, cast to `dtype`."""
 
         def array(param: nnx.Param | None) -> Array | None:
             return None if param is None else param[...].astype(dtype)
@@ -214,16 +214,16 @@ class RSA(nnx.Module):
 
 
 class FactorizedRSA(nnx.Module):
-    """An RSA layer over the window's height and width, then one over its frames: y = RSA_t(RSA_s(x)).
+    """RSA over the window's height and width, then RSA over its frames: y = RSA_t(RSA_s(x)).
 
-    The authors name such a split of the three-dimensional kernel as future work (supplement, limitations). One after
-    the other, as in a (2+1)D convolution, so that an output still depends on the whole window; a sum of the two would
-    depend on a cross in it. Each has a projection of its own: the temporal one relates what the spatial one found.
+    The authors name such a split of the 3D kernel as future work (supplement, limitations). The two layers are applied
+    in sequence, as in a (2+1)D convolution: an output depends on the whole window, while a sum of the two would depend
+    only on a cross in it. Each layer has its own projection: the temporal layer relates outputs of the spatial one.
 
     Args:
         channels: of input and output.
         kernel_size: frames, height, width of the window.
-        settings: of both, as for `RSA`.
+        settings: of both layers, as for `RSA`.
     """
 
     def __init__(self, channels: int, *, kernel_size: KernelSize = (5, 7, 7), **settings: Any):
@@ -233,22 +233,22 @@ class FactorizedRSA(nnx.Module):
         self.temporal = RSA(channels, kernel_size=(frames, 1, 1), **settings)
 
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
-        """Transforms a map."""
+        """Transforms a feature map."""
         return self.temporal(self.spatial(x))
 
     def multiply_adds(self, shape: tuple[int, ...]) -> int:
-        """Multiply-adds for a map of that shape, `B T H W C`."""
+        """MACs for a feature map of that shape, `B T H W C`."""
         return self.spatial.multiply_adds(shape) + self.temporal.multiply_adds(shape)
 
 
 def softmax_over_positions(x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
-    """Each channel sums up to 1 over the positions of a clip; in float32 or better."""
+    """Softmax of each channel over the positions of a clip, computed in float32 or better."""
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     return jax.nn.softmax(wide, axis=(1, 2, 3)).astype(x.dtype)
 
 
 def _as_clip(sizes: Sequence[int], other: int = 1) -> KernelSize:
-    """Sizes in frames, height and width: an image is one frame, an entry of a sequence is a frame of one pixel."""
+    """Sizes in frames, height and width. An image is one frame; a sequence has frames of one pixel."""
     if len(sizes) == 1:
         return sizes[0], other, other
     frames, height, width = sizes if len(sizes) == 3 else (other, *sizes)

@@ -1,4 +1,4 @@
-"""Self-attention, in a window of space and time or over all positions of a clip."""
+"""Self-attention in a space-time window or over all positions of a clip."""
 
 import math
 from typing import Any
@@ -24,8 +24,8 @@ class SelfAttention(nnx.Module):
 
     Without softmax, κ_nm = q_nᵀ (k_m + r_(m-n)) / √c.
 
-    m runs over the positions of the window, or of the clip, that lie in the map. Parameters: `projection` to queries,
-    keys and values (no bias), and `embedding` of positions. There is no projection of the output: in a bottleneck, a
+    m runs over the positions of the window, or of the clip, inside the feature map. Parameters: `projection` to
+    queries, keys and values (no bias), and `embedding` of positions. There is no output projection: in a bottleneck, a
     convolution follows.
 
     | position | | embedding |
@@ -35,20 +35,20 @@ class SelfAttention(nnx.Module):
     | "relative", all positions | r = R s(m - n), with S sinusoids s along each axis | R: [3, S, K, c] |
     | "absolute" | r = 0; E s(n) is added to q_n and k_n | E: [3, S, channels + K c] |
 
-    K is 1 where heads share key and value, else the number of heads; S = `SINUSOIDS`. Sinusoids fit a map of any size.
+    K is 1 if heads share key and value, else the number of heads. S is `SINUSOIDS`. Sinusoids fit any feature map size.
 
     Args:
         channels: of input and output.
-        num_heads: has to divide `channels`.
+        num_heads: must divide `channels`.
         key_value: "per_head", or "shared": one key and one value for all heads (multi-query), as in RSA.
         kernel_size: window in frames, height, width; odd numbers. () for all positions.
         position: "none", "relative" or "absolute".
-        softmax: normalise the kernels by a softmax over m. False: the scaled products are the kernels.
-        dtype: of the computation; None for that of input and parameters. Parameters are float32.
+        softmax: whether to normalise the kernels by a softmax over m. If False, the scaled products are the kernels.
+        dtype: of the computation; by default promoted from input and parameters. Parameters are float32.
         implementation: of all operations.
         rngs: for the initial weights.
 
-    Memory: the weights of all heads for a few positions at a time; they are computed again for the gradients.
+    Memory: the attention weights of all heads for one chunk of positions; the backward pass recomputes them.
 
     Raises:
         ValueError: If an argument is invalid.
@@ -76,8 +76,8 @@ class SelfAttention(nnx.Module):
         self.projection = Linear(
             channels, channels + 2 * self.keys * width, dtype=dtype, implementation=implementation, rngs=rngs
         )
-        # Entries of r and of E s start with variance 1, as those of queries and keys: where counts as much as what. The
-        # sum of s² is 3 S / 2.
+        # Entries of r and of E s start with variance 1, as those of queries and keys: position and content weigh the
+        # same. The sum of s² is 3 S / 2.
         of_sinusoids = (3 * SINUSOIDS / 2) ** -0.5
         embeddings = {
             "none": (None, 0.0),
@@ -90,7 +90,7 @@ class SelfAttention(nnx.Module):
         self.embedding: Any = nnx.Param(initializers.normal(deviation)(rngs.params(), shape)) if shape else None
 
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
-        """Transforms a map. Output channels are those of the first head, then of the second, and so on."""
+        """Transforms a feature map. Output channels are those of the first head, then of the second, and so on."""
         query, key, value = self.project(x)
         embedding = self._relative(key.dtype)
         settings: dict[str, Any] = {"softmax": self.softmax, "implementation": self.implementation}
@@ -102,16 +102,16 @@ class SelfAttention(nnx.Module):
     def kernels(
         self, x: Float[Array, "B T H W C"], position: tuple[int, int, int]
     ) -> dict[str, Float[Array, "B L m_t m_h m_w"]]:
-        """The weights of one position's heads over its window, or over the whole map, by the name "attention".
+        """Attention weights of each head at one position, over its window or the whole feature map: "attention".
 
-        Weights outside of the map are 0.
+        Weights outside the feature map are 0.
 
         Args:
             x: the layer's input.
             position: frame, row and column of the query.
 
         Raises:
-            ValueError: the position is not in the map.
+            ValueError: If the position is not in the feature map.
         """
         check_position(position, x.shape[1:-1])
         query, key, _ = self.project(x)
@@ -137,9 +137,9 @@ class SelfAttention(nnx.Module):
         return {"attention": kernels.reshape(*kernels.shape[:2], *shape)}
 
     def multiply_adds(self, shape: tuple[int, ...]) -> int:
-        """Multiply-adds for a map of that shape: projection, qᵀ k, qᵀ r and the sum of values.
+        """MACs for a feature map of that shape: projection, qᵀ k, qᵀ r and the sum of values.
 
-        Softmax and E s are left out. Positions of the window count wherever they lie.
+        Softmax and E s are not counted. Window positions outside the feature map are counted.
         """
         batch, *axes, channels = shape
         positions = math.prod(axes)
@@ -156,7 +156,7 @@ class SelfAttention(nnx.Module):
     def project(
         self, x: Float[Array, "B T H W C"]
     ) -> tuple[Float[Array, "B T H W L c"], Float[Array, "B T H W #L c"], Float[Array, "B T H W #L c"]]:
-        """Queries of L heads, divided by √c; keys and values of each head, or one for all."""
+        """Queries of L heads, divided by √c; keys and values of each head, or one shared by all heads."""
         channels, width = x.shape[-1], x.shape[-1] // self.num_heads
         query_key, value = jnp.split(self.projection(x), [channels + self.keys * width], axis=-1)
         if self.position == "absolute":

@@ -1,13 +1,13 @@
-"""The functions beneath the layers: what they compute, and how each platform computes it.
+"""Numerical operations beneath the layers, and their implementations for each platform.
 
-operations.py   the operations; choice.py chooses how they are computed
-equations.py    the paper's equations at one position or many; reference.py, on a map
+operations.py   the operations; choice.py chooses their implementation
+equations.py    the paper's equations at one position or many; reference.py, on a feature map
 conv.py         the transform through grouped convolutions
-xla/            plain JAX, for GPUs, and for what the others do not have
+xla/            plain JAX: the default on GPUs, and the fallback for all others
 cpu/            for CPUs
-gpu/            kernels for NVIDIA GPUs, which have to be asked for
+gpu/            kernels for NVIDIA GPUs, used only on request
 tpu/            kernels for TPUs
-devices.py      devices that share a batch
+devices.py      computation on the devices that share a batch
 """
 
 from rsa_jax.ops.choice import IMPLEMENTATIONS, check_implementation, compiler_options, preferred

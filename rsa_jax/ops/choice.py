@@ -1,4 +1,4 @@
-"""Chooses which implementation of an operation runs."""
+"""Choice of an operation's implementation."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -9,47 +9,48 @@ from jax import lax
 
 from rsa_jax.ops import cpu
 
-# "reference": as the paper writes it. "conv": through grouped convolutions. "xla": plain JAX. "cpu", "gpu" and "tpu":
+# "reference": as written in the paper. "conv": through grouped convolutions. "xla": plain JAX. "cpu", "gpu" and "tpu":
 # for that platform.
 IMPLEMENTATIONS = ("reference", "conv", "xla", "cpu", "gpu", "tpu")
 
-# What a platform gets of an operation that has it; all others get "xla". By benchmarks/transform.py and train_step.py.
+# Default implementation by platform, for operations that have it; otherwise "xla". Measured by benchmarks/transform.py
+# and train_step.py.
 PREFERRED = {"cpu": "cpu"}
-# TPUs whose VMEM (16 MiB) has no room for the kernels' windows and weights. Others have "tpu", by the compiler's
-# estimates in benchmarks/accelerators.py. A choice that is left open does not know which TPU it will be.
+# TPUs whose VMEM (16 MiB) is too small for the kernels' windows and weights. Others prefer "tpu", by the compiler's
+# estimates in benchmarks/accelerators.py. If no implementation is named, the kind of TPU is unknown, and "xla" runs.
 SMALL_TPUS = ("TPU v2", "TPU v3", "TPU v4", "TPU v4 lite")
 
 
-# Implementations of an operation, by name; "xla" is among them.
+# Implementations of an operation, by name; always includes "xla".
 Table = Mapping[str, Callable[..., Any]]
 
 
 def preferred(device: jax.Device) -> str:
-    """The name of the implementation that suits a device, which need not be at hand."""
+    """Name of the implementation that suits a device. The device need not be attached."""
     if device.platform == "tpu":
         return "xla" if device.device_kind in SMALL_TPUS else "tpu"
     return PREFERRED.get(device.platform, "xla")
 
 
 def check_implementation(name: str | None) -> None:
-    """Raises a ValueError unless this is the name of an implementation, or None."""
+    """Raise ValueError unless `name` is the name of an implementation or None."""
     if name is not None and name not in IMPLEMENTATIONS:
         raise ValueError(f"implementation: expected None or one of {IMPLEMENTATIONS}, got {name!r}")
 
 
 def run(table: Table, name: str | None, *arrays: Any, **settings: Any) -> Any:
-    """Calls the implementation of that name; without one, that for the platform the program is compiled for.
+    """Call the implementation `name`; with None, the one for the platform that the program is compiled for.
 
-    To name it, by `preferred`, spares the compiler a choice, and is faster: programs of a known platform do.
+    Programs for a known platform name it, by `preferred`: this spares the compiler a choice, and is faster.
 
     Args:
-        table: of the operation.
-        name: one of `IMPLEMENTATIONS`; an operation that does not have it takes "xla".
-        arrays: arguments that are arrays, or trees of them.
+        table: implementations of the operation.
+        name: one of `IMPLEMENTATIONS`; "xla" is used if the operation does not have it.
+        arrays: arguments that are arrays or trees of arrays.
         settings: all other arguments.
 
     Raises:
-        ValueError: no operation has an implementation of that name.
+        ValueError: If no operation has an implementation of that name.
     """
     check_implementation(name)
     if name is not None:
@@ -64,10 +65,10 @@ def _by_platform(
     special: tuple[tuple[str, Callable[..., Any]], ...],
     settings: tuple[tuple[str, Any], ...],
 ) -> Callable[..., Any]:
-    """The operation with these settings. The same object each time: JAX traces it once for each shape.
+    """The operation with these settings. Cached, so that JAX traces it once for each shape.
 
-    Each platform has its own gradient, of the operation's arguments alone: JAX would hand over to it what the gradients
-    of all platforms need, and XLA would keep that in memory.
+    Each platform has its own gradient, which takes only the operation's arguments. Otherwise JAX would pass on the
+    residuals of all platforms' gradients, and XLA would keep them in memory.
     """
 
     def choose(make: Callable[[Callable[..., Any]], Callable[..., Any]], *arrays: Any) -> Any:
@@ -92,15 +93,15 @@ def _by_platform(
     def named(*arrays: Any) -> Any:
         return operation(*arrays)
 
-    named.__name__ = default.__name__  # what profiles call it
+    named.__name__ = default.__name__  # shown in profiles
     return jax.jit(named)
 
 
 def compiler_options(platform: str) -> dict[str, str]:
-    """For `jax.jit` of a training step on that platform.
+    """Compiler options for `jax.jit` of a training step on a platform.
 
-    On a CPU, so that rematerialisation (`nnx.remat`) saves memory. On a GPU, so that what was rounded to bfloat16
-    passes through memory as such; else XLA hands on the float32 of before, which is twice as much.
+    On a CPU, they let rematerialisation (`nnx.remat`) save memory. On a GPU, they make XLA store values that were
+    rounded to bfloat16 as bfloat16; otherwise it stores the float32 values from before rounding, twice the bytes.
     """
     if platform == "cpu":
         return dict(cpu.COMPILER_OPTIONS)

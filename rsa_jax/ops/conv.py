@@ -16,7 +16,7 @@ def window_sums(
 ) -> Float[Array, "B T H W C E"]:
     """Σ_m x[n + m, c] weights[m, c, e] as a convolution of C groups.
 
-    Where the channels share their weights (`weights` is [M, 1, E]), they join the batch instead.
+    If the channels share their weights (`weights` is [M, 1, E]), they are folded into the batch instead.
     """
     batch, frames, height, width, channels = x.shape
     groups, outputs = weights.shape[1:]

@@ -1,4 +1,4 @@
-"""Devices that share a batch."""
+"""Computation on the devices that share a batch."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import jax
 from jax.sharding import AxisType
 
-# The axis of a mesh over which batches are split.
+# Mesh axis over which batches are sharded.
 BATCH_AXIS = "data"
 
 
 def number_of_devices() -> int:
-    """Devices that share the batch, of the mesh that the program is traced under (`jax.set_mesh`); 1 without one."""
+    """Number of devices that share the batch in the mesh used for tracing (`jax.set_mesh`); 1 without a mesh."""
     return jax.sharding.get_abstract_mesh().shape.get(BATCH_AXIS, 1)
 
 
@@ -23,19 +23,19 @@ def on_each_device(
     clips: int,
     kernels: bool = False,
 ) -> Any:
-    """function(*arrays), computed on each device for its clips.
+    """Compute function(*arrays) on each device for its own clips.
 
-    XLA splits neither a convolution with groups nor an axis in which the frames come after the channels: it would
-    gather all frames on every device. Kernels it refuses to compile for several devices unless each is told what to do.
-    Which devices there are, see `number_of_devices`.
+    XLA cannot split a grouped convolution, nor a merged axis in which the frames come after the channels: it would
+    gather all frames on every device. It refuses to compile kernels for several devices unless the split is explicit.
+    The devices are those that `number_of_devices` counts.
 
     Args:
-        function: of clips that do not depend on each other.
-        arrays: or trees of them.
-        in_axes: of each, the axis of the clips; None for what they share.
-        out_axes: likewise, of the results; one for all, or a tree of them.
-        clips: their number. Where it is no multiple of the devices', XLA decides how they share the work; a function
-            with kernels is computed in whole on every device.
+        function: a function that treats clips independently.
+        arrays: arrays or trees of arrays.
+        in_axes: axis of the clips in each of the arrays; None for arrays that the clips share.
+        out_axes: axis of the clips in the results; one for all, or a tree of axes.
+        clips: number of clips. If it is not a multiple of the number of devices, XLA decides how to split the work,
+            and a function with kernels is computed in full on every device.
         kernels: whether the function has Pallas kernels, whose outputs carry no replication information.
     """
     devices, mesh = number_of_devices(), jax.sharding.get_abstract_mesh()

@@ -1,6 +1,6 @@
 """The equations of the paper, arXiv 2111.01673, at one position or many.
 
-Letters: `N` any leading dimensions (batch, frames, height, width), M positions of the window, C channels of a
+Notation: `N` any leading dimensions (batch, frames, height, width), M positions of the window, C channels of a
 query, D latent dimension, L queries, G groups of channels in a relation. H = H1 H2ᵀ and P = H2 P1ᵀ are decomposed;
 without `H2` they are not.
 """
@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# Of rows [*N, L, C] and a matrix [*N, C, D] at each position.
+# Product of rows [*N, L, C] and a matrix [*N, C, D] at each position.
 Products = Callable[[Array, Array], Array]
 
 
 class RSAWeights(NamedTuple):
-    """Weights of the transform. What a kernel or a context does not have is None.
+    """Weights of the transform. Weights that a kernel or context does not use are None.
 
     | kernel | H1 | P1 | | context | G | identity |
     |---|---|---|---|---|---|---|
@@ -25,9 +25,8 @@ class RSAWeights(NamedTuple):
     | "R" | yes | | | "R" | yes | |
     | "V+R" | yes | yes | | "V+R" | yes | yes |
 
-    A kernel "V" alone has P [M, C] undecomposed, in the place of `H2`. The others without `H2` have D = M, and are
-    not decomposed: `H1` is H [M G, M] and `P1` is Pᵀ [C, M]. `identity` is the I of Eq. 12, which the published
-    layer learns.
+    The kernel "V" stores P [M, C] undecomposed as `H2`. The other kernels, without `H2`, are undecomposed with D = M:
+    `H1` is H [M G, M] and `P1` is Pᵀ [C, M]. `identity` is the I of Eq. 12, which the published layer learns.
     """
 
     H2: Float[Array, "M D"] | None
@@ -60,7 +59,7 @@ def relational_kernel_explicit(
     H1: Float[Array, "M G D"],
     H2: Float[Array, "M D"] | None,
 ) -> Float[Array, "*N L M"]:
-    """κ^R = Hᵀ vec(relation) as Eq. 9 writes it: the relation of M G entries is formed for each query."""
+    """Relational kernel κ^R = Hᵀ vec(relation) (Eq. 9), with the M G entries of the relation formed for each query."""
     latent = jnp.einsum("...lmg,mgd->...ld", relation(query, key, H1.shape[1]), H1)
     return over_window(latent, H2)
 
@@ -71,37 +70,37 @@ def relational_kernel(
     H1: Float[Array, "M G D"],
     H2: Float[Array, "M D"] | None,
 ) -> Float[Array, "*N L M"]:
-    """The same kernel with the order switched (Eq. 10): the window meets H1 once for all queries."""
+    """Relational kernel κ^R in the switched order (Eq. 10): the window is multiplied by H1 once for all queries."""
     code = jnp.einsum("...mc,mcd->...cd", key, per_channel(H1, key.shape[-1]))
     return over_window(latent_kernel(query, code), H2)
 
 
 def per_channel(H1: Float[Array, "M G D"], channels: int) -> Float[Array, "M C D"]:
-    """Every channel with the weights of its group: in the switched order, all that G changes."""
+    """Weights of each channel, repeated from its group. In the switched order, G has no other effect."""
     return jnp.repeat(H1, channels // H1.shape[1], axis=1)
 
 
 def over_window(latent: Float[Array, "*N L D"], H2: Float[Array, "M D"] | None) -> Float[Array, "*N L M"]:
-    """Kernels over the window, of their latent form. Without H2 that is it."""
+    """Kernels over the window, from latent kernels. Without H2 they are the same."""
     return latent if H2 is None else latent @ H2.T
 
 
 def latent_kernel(query: Float[Array, "*N L C"], code: Float[Array, "*N C D"]) -> Float[Array, "*N L D"]:
-    """Kernels in latent form, before H2 spreads them over the window: (P1 + A)ᵀ x^Q of Eq. 12."""
+    """Latent kernels, before H2 expands them over the window: (P1 + A)ᵀ x^Q of Eq. 12."""
     return jnp.einsum("...lc,...cd->...ld", query, code)
 
 
 def relational_context(value: Float[Array, "*N M C"], G: Float[Array, "M C"]) -> Float[Array, "*N M C"]:
-    """Relational context X^R = X^V ((X^V)ᵀ G): correlations of the channels over the window."""
+    """Relational context X^R = X^V ((X^V)ᵀ G): channel correlations over the window."""
     return value @ jnp.einsum("...mc,me->...ce", value, G)
 
 
 def attention_kernels(
     logits: Float[Array, "*N M"], inside: Array | None = None, *, softmax: bool
 ) -> Float[Array, "*N M"]:
-    """Kernels of self-attention: the softmax of the logits, or the logits themselves. 0 where not inside."""
+    """Self-attention kernels: the softmax of the logits, or the logits themselves; 0 where not `inside`."""
     if inside is not None:
-        # Not -inf: of queries that fill up the last block, nothing may be inside, and gradients of 0 / 0 are not 0.
+        # Not -inf: for queries that pad the last block, nothing may be inside, and the gradients of 0 / 0 are not 0.
         logits = jnp.where(inside, logits, jnp.finfo(logits.dtype).min if softmax else 0)
     return jax.nn.softmax(logits, axis=-1) if softmax else logits
 
@@ -112,7 +111,7 @@ def rsa_explicit(
     value: Float[Array, "*N M C"],
     weights: RSAWeights,
 ) -> Float[Array, "*N L C"]:
-    """y = (κ^V + κ^R)ᵀ (X^V + X^R) (Eq. 11), every kernel and context in full."""
+    """y = (κ^V + κ^R)ᵀ (X^V + X^R) (Eq. 11), with every kernel and context materialised."""
     H2, H1, P1, G, identity = weights
     if H1 is None:
         kernel = over_window(query, H2)
@@ -140,14 +139,14 @@ def rsa_factored(
 
     Args:
         query: x^Q of every query.
-        key_code: A = Σ_m X^K[m, c] H1[m, g, d] with the group g of c, where the kernel has a relational part.
+        key_code: A = Σ_m X^K[m, c] H1[m, g, d], where c is in group g; None if the kernel has no relational part.
         value_code: (H2ᵀ X^V)ᵀ; without H2, (X^V)ᵀ.
-        value_context: (X^V)ᵀ G, where the context has a relational part.
-        weights: `P1` and `identity` are used.
-        products: of matrices at each position.
+        value_context: (X^V)ᵀ G; None if the context has no relational part.
+        weights: only `P1` and `identity` are used.
+        products: matrix product at each position.
 
-    The factors are multiplied from the left, which costs L (2 C D + C²) multiply-adds a position; the product of
-    the last two first, as in the published code, costs C² D more for L C² less.
+    The factors are multiplied from the left, which costs L (2 C D + C²) MACs per position. Multiplying the last two
+    first, as in the published code, costs C² D more and L C² less.
     """
     y = query
     if key_code is not None:
@@ -159,6 +158,6 @@ def rsa_factored(
 
 
 def _offset(matrix: Float[Array, "*N C D"], offset: Float[Array, "C D"]) -> Float[Array, "*N C D"]:
-    """Their sum, in float32 or better: the offset's gradient is a sum over all positions."""
+    """matrix + offset, added in float32 or better: the offset's gradient is a sum over all positions."""
     wide = jnp.promote_types(matrix.dtype, jnp.float32)
     return (matrix.astype(wide) + offset.astype(wide)).astype(matrix.dtype)

@@ -1,4 +1,4 @@
-"""The transform by Eq. 12, given a way to sum over windows."""
+"""The transform by Eq. 12, for a given implementation of window sums."""
 
 from typing import Protocol
 
@@ -10,7 +10,7 @@ from rsa_jax.ops.windows import KernelSize, windows
 
 
 class WindowSums(Protocol):
-    """Σ_m x[n + m, c] weights[m, c, e]; weights of one channel are shared by all."""
+    """Σ_m x[n + m, c] weights[m, c, e]; weights with one channel are shared by all channels."""
 
     def __call__(
         self, x: Float[Array, "B T H W C"], weights: Float[Array, "M #C E"], *, kernel_size: KernelSize
@@ -28,14 +28,14 @@ def rsa(
     window_sums: WindowSums,
     products: Products,
 ) -> Float[Array, "B T H W L C"]:
-    """Eq. 12; H2 and G meet the value in one sum.
+    """Eq. 12, with H2 and G applied to the value in one window sum.
 
-    Without H2 the value's windows are written out, M C numbers at each position.
+    Without H2 the value's windows are materialised, M C numbers at each position.
     """
     H2, H1, _, G, _ = weights
     key_code = None
     if H1 is not None:
-        # Sums take weights of each channel, or such as all share.
+        # Window sums take weights for each channel, or weights that all channels share.
         grouped = 1 < H1.shape[1] < key.shape[-1]
         key_code = window_sums(key, per_channel(H1, key.shape[-1]) if grouped else H1, kernel_size=kernel_size)
     if H2 is None:

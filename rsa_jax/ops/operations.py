@@ -1,8 +1,8 @@
-"""The operations that layers are made of. Each has implementations that differ in speed and memory alone.
+"""Operations that layers are made of. The implementations of an operation differ only in speed and memory.
 
-`implementation` is None for the one that suits the platform the program is compiled for, or a name: see
-`choice.IMPLEMENTATIONS`. An operation that has no implementation of that name takes "xla". Those named "xla", "conv"
-and "reference" are differentiable in forward and reverse mode, "cpu", "gpu", "tpu" and None in reverse mode alone.
+`implementation` is a name from `choice.IMPLEMENTATIONS`, or None for the one that suits the platform the program is
+compiled for. An operation without an implementation of that name uses "xla". "xla", "conv" and "reference" are
+differentiable in forward and reverse mode; "cpu", "gpu", "tpu" and None in reverse mode only.
 """
 
 from jaxtyping import Array, Float
@@ -22,7 +22,7 @@ def rsa(
     kernel_size: KernelSize,
     implementation: str | None = None,
 ) -> Float[Array, "B T H W L C"]:
-    """Relational self-attention: y = (κ^V + κ^R)ᵀ (X^V + X^R) (Eq. 11 and 12) at every position of a map."""
+    """Relational self-attention: y = (κ^V + κ^R)ᵀ (X^V + X^R) (Eq. 11 and 12) at every position of a feature map."""
     table: Table = {
         "reference": reference.rsa,
         "conv": conv.rsa,
@@ -41,7 +41,7 @@ def window_sums(
     kernel_size: KernelSize,
     implementation: str | None = None,
 ) -> Float[Array, "B T H W C E"]:
-    """Σ_m x[n + m, c] weights[m, c, e] over the window's positions m, with zeros outside of the map."""
+    """Σ_m x[n + m, c] weights[m, c, e] over the window's positions m, with zeros outside the feature map."""
     table: Table = {"conv": conv.window_sums, "xla": xla.window_sums, "cpu": cpu.window_sums}
     return run(table, implementation, x, weights, kernel_size=kernel_size)
 
@@ -49,7 +49,7 @@ def window_sums(
 def products(
     rows: Float[Array, "*N L C"], matrix: Float[Array, "*N C D"], *, implementation: str | None = None
 ) -> Float[Array, "*N L D"]:
-    """Products of small matrices, one at each position."""
+    """Product of small matrices at each position."""
     return run({"xla": xla.products, "cpu": cpu.products}, implementation, rows, matrix)
 
 
@@ -60,7 +60,7 @@ def apply_kernels(
     kernel_size: KernelSize,
     implementation: str | None = None,
 ) -> Float[Array, "B T H W G c"]:
-    """Σ_m kernels[m, n] values[n + m], with kernels of every position; summed in float32 or better."""
+    """Σ_m kernels[m, n] values[n + m], with a kernel for each position n; summed in float32 or better."""
     table: Table = {"xla": xla.apply_kernels, "cpu": cpu.apply_kernels}
     return run(table, implementation, kernels, values, kernel_size=kernel_size)
 
@@ -75,16 +75,16 @@ def attend_in_window(
     softmax: bool,
     implementation: str | None = None,
 ) -> Float[Array, "B T H W L c"]:
-    """Σ_m softmax_m(q_nᵀ (k_(n+m) + r_m)) v_(n+m) over the window's positions in the map.
+    """Σ_m softmax_m(q_nᵀ (k_(n+m) + r_m)) v_(n+m) over the window's positions within the feature map.
 
     Args:
         query: divided by √c.
-        key: of all positions.
-        value: likewise.
+        key: keys of all positions.
+        value: values of all positions.
         offsets: r; None for 0.
-        kernel_size: of the window.
+        kernel_size: size of the window.
         softmax: False for Σ_m q_nᵀ (k_(n+m) + r_m) v_(n+m).
-        implementation: see above.
+        implementation: see the module.
     """
     table: Table = {"xla": xla.attend_in_window, "cpu": cpu.attend_in_window}
     return run(table, implementation, query, key, value, offsets, kernel_size=kernel_size, softmax=softmax)
@@ -103,11 +103,11 @@ def attend(
 
     Args:
         query: divided by √c.
-        key: of all positions.
-        value: likewise.
+        key: keys of all positions.
+        value: values of all positions.
         embedding: R; None for 0. See `sinusoids` for s.
         softmax: False for Σ_m q_nᵀ (k_m + R s(m - n)) v_m.
-        implementation: see above.
+        implementation: see the module.
     """
     table: Table = {"xla": xla.attend, "cpu": cpu.attend}
     return run(table, implementation, query, key, value, embedding, softmax=softmax)
@@ -122,7 +122,7 @@ def l2_normalize(x: Float[Array, "B T H W *L C"], *, implementation: str | None 
 def linear(
     x: Float[Array, "*N C"], kernel: Float[Array, "C D"], *, implementation: str | None = None
 ) -> Float[Array, "*N D"]:
-    """The product with a matrix at every position."""
+    """Matrix product at every position."""
     return run({"xla": xla.linear, "cpu": cpu.linear}, implementation, x, kernel)
 
 
@@ -133,7 +133,7 @@ def convolve(
     stride: int = 1,
     implementation: str | None = None,
 ) -> Float[Array, "B T h w D"]:
-    """Convolution over odd windows, padded by half of them; h = ceil(H / stride), likewise w."""
+    """Convolution with odd kernel sizes, padded by half of each; h = ceil(H / stride), w = ceil(W / stride)."""
     return run({"xla": xla.convolve, "cpu": cpu.convolve}, implementation, x, kernel, stride=stride)
 
 
@@ -147,23 +147,23 @@ def normalize_batch(
     epsilon: float,
     implementation: str | None = None,
 ) -> tuple[Float[Array, "B T H W C"], Float[Array, "G C"], Float[Array, "G C"]]:
-    """Normalises by the mean and the (biased) variance of each group of clips, and returns both statistics.
+    """Normalise by the mean and the (biased) variance of each group of clips; also return both statistics.
 
-    They are for running statistics alone: in the implementation "cpu" no gradient passes through them.
+    The statistics are only for running averages: the implementation "cpu" passes no gradient through them.
 
     Args:
-        x: a map.
-        scale: of what is normalised.
-        bias: likewise.
-        near: a guess at the mean, such as the running one. It is for rounding alone, and has no gradient.
-        groups: equal parts of the batch.
+        x: a feature map.
+        scale: factor of the normalised values.
+        bias: offset of the scaled values.
+        near: an estimate of the mean, such as the running mean. It only limits rounding errors, and has no gradient.
+        groups: number of equal groups in the batch.
         epsilon: added to the variance.
-        implementation: see above.
+        implementation: see the module.
     """
     table: Table = {"xla": xla.normalize_batch, "cpu": cpu.normalize_batch}
     return run(table, implementation, x, scale, bias, near, groups=groups, epsilon=epsilon)
 
 
 def max_pool(x: Float[Array, "B T H W C"], *, implementation: str | None = None) -> Float[Array, "B T h w C"]:
-    """1 x 3 x 3 maximum with stride 2, padded by 1 on both sides. The gradient goes to the first of equal maxima."""
+    """1 x 3 x 3 max pooling with stride 2, padded by 1 on both sides. The first of equal maxima gets the gradient."""
     return run({"xla": xla.max_pool, "cpu": cpu.max_pool}, implementation, x)

@@ -1,11 +1,11 @@
-"""Sinusoids of positions along the axes of a map, and what attention makes of them."""
+"""Sinusoidal position features along the axes of a feature map, and their use in attention."""
 
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# Sines and cosines of a position along an axis, half of them each, have these wavelengths, in positions.
+# Wavelengths, in positions, of the sinusoids along an axis. Each has a sine and a cosine.
 WAVELENGTHS = tuple(4.0 * 2**i for i in range(8))
 SINUSOIDS = 2 * len(WAVELENGTHS)
 
@@ -13,9 +13,9 @@ SINUSOIDS = 2 * len(WAVELENGTHS)
 def offset_logits(
     query: Float[Array, "B T H W L c"], embedding: Float[Array, "3 S #L c"]
 ) -> tuple[Float[Array, "B T H W L length"], ...]:
-    """q_nᵀ R s(m - n) as a sum of three, which depend on the frame, the row and the column of m.
+    """q_nᵀ R s(m - n) as a sum of three terms, which depend on the frame, the row and the column of m.
 
-    By the sine and cosine of a difference, each is a product of m's sinusoids and of n's.
+    By the angle difference identities, each term is a product of the sinusoids of m and those of n.
     """
     logits = []
     for axis, weights in enumerate(embedding):
@@ -30,7 +30,7 @@ def offset_logits(
 
 
 def place_embedding(axes: Sequence[int], embedding: Float[Array, "3 S C"]) -> Float[Array, "T H W C"]:
-    """E s(n) of every position n."""
+    """Position embeddings E s(n) of all positions n."""
     frames, rows, columns = (sinusoids(length) @ weights for length, weights in zip(axes, embedding, strict=True))
     return frames[:, None, None] + rows[:, None] + columns
 

@@ -1,4 +1,4 @@
-"""The transform as the paper writes it: what every other implementation has to agree with."""
+"""The transform as written in the paper. Every other implementation has to agree with it."""
 
 from jaxtyping import Array, Float
 
@@ -14,5 +14,5 @@ def rsa(
     *,
     kernel_size: KernelSize,
 ) -> Float[Array, "B T H W L C"]:
-    """Eq. 11 on explicit windows: simple, and O(B N L M C) of memory."""
+    """Eq. 11 on explicit windows: simple, but with O(B N L M C) memory."""
     return rsa_explicit(query, windows(key, kernel_size), windows(value, kernel_size), weights)

@@ -1,7 +1,7 @@
-"""The space-time windows of a map.
+"""Space-time windows of a feature map.
 
-A window is the block of M = m_t * m_h * m_w positions around a position; outside of the map there are zeros.
-Its positions are counted row by row: frame, height, width. All maps are channels last, `B T H W C`.
+A window is the block of M = m_t * m_h * m_w positions around a position, with zeros outside the feature map.
+Its positions are in row-major order: frame, height, width. All feature maps are channels last, `B T H W C`.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ KernelSize = tuple[int, int, int]
 
 
 def check_kernel_size(kernel_size: Sequence[int], *, others: bool = False) -> None:
-    """Raises a ValueError unless these are three odd numbers; `others`: or two of an image, or one of a sequence."""
+    """Raise ValueError unless these are three odd numbers; with `others`, also two (images) or one (sequences)."""
     sizes = kernel_size if isinstance(kernel_size, Sequence) else ()
     if len(sizes) not in ((1, 2, 3) if others else (3,)) or any(
         not isinstance(size, int) or size < 1 or size % 2 == 0 for size in sizes
@@ -25,7 +25,7 @@ def check_kernel_size(kernel_size: Sequence[int], *, others: bool = False) -> No
 
 
 def check_position(position: Sequence[int], map_size: Sequence[int]) -> None:
-    """Raises a ValueError unless this is a position of a map of that size."""
+    """Raise ValueError unless `position` lies in a feature map of size `map_size`."""
     if len(position) != len(map_size) or not all(0 <= n < size for n, size in zip(position, map_size, strict=True)):
         names = ("frame", "row", "column")[-len(map_size) :] if len(map_size) > 1 else ("entry",)
         expected = ", ".join(f"{name} 0 to {size - 1}" for name, size in zip(names, map_size, strict=True))
@@ -33,11 +33,11 @@ def check_position(position: Sequence[int], map_size: Sequence[int]) -> None:
 
 
 def windows(x: Float[Array, "B T H W C"], kernel_size: KernelSize) -> Float[Array, "B T H W M C"]:
-    """The window of every position, written out: M times the memory of `x`."""
+    """Materialised windows of all positions: M times the memory of `x`."""
     _, frames, height, width, _ = x.shape
     x = pad(x, kernel_size)
     shape = (*x.shape[:1], frames, height, width, -1, x.shape[-1])
-    # One axis after the other: m_t + m_h + m_w slices to compile instead of their product.
+    # One axis at a time: m_t + m_h + m_w slices to compile instead of their product.
     for axis, size, length in zip((3, 2, 1), reversed(kernel_size), (width, height, frames), strict=True):
         slices = [lax.slice_in_dim(x, i, i + length, axis=axis) for i in range(size)]
         x = jnp.stack(slices, axis=4)
@@ -47,13 +47,13 @@ def windows(x: Float[Array, "B T H W C"], kernel_size: KernelSize) -> Float[Arra
 def window_at(
     x: Float[Array, "B T H W C"], position: tuple[int, int, int], kernel_size: KernelSize
 ) -> Float[Array, "B M C"]:
-    """The window of one position: frame, row, column."""
+    """Window of one position (frame, row, column)."""
     start = (0, *position, 0)
     window = lax.dynamic_slice(pad(x, kernel_size), start, (x.shape[0], *kernel_size, x.shape[-1]))
     return window.reshape(x.shape[0], -1, x.shape[-1])
 
 
 def pad(x: Float[Array, "B T H W *N"], kernel_size: KernelSize) -> Float[Array, "B T+ H+ W+ *N"]:
-    """Zeros around the map."""
+    """Zero-pad the feature map by half a window on each side."""
     around = [(size // 2, size // 2) for size in kernel_size]
     return jnp.pad(x, [(0, 0), *around, *[(0, 0)] * (x.ndim - 4)])

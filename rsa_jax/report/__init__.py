@@ -1,4 +1,4 @@
-"""The report of an evaluation: one page that needs nothing but a browser."""
+"""Evaluation report: one self-contained HTML page."""
 
 from rsa_jax.report.page import write_report
 

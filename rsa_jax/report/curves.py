@@ -1,4 +1,4 @@
-"""Training curves as charts: numbers of metrics.jsonl made into points of a picture."""
+"""Training curves as charts: converts the values of metrics.jsonl to points in pixels."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 
 class Size(NamedTuple):
-    """Of a chart, in pixels: the whole, and where the curves' area begins and ends."""
+    """Size of a chart in pixels: the whole, and the edges of its plot area."""
 
     width: int = 400
     height: int = 240
@@ -23,7 +23,7 @@ class Size(NamedTuple):
 
 
 SIZE = Size()
-# The most points of a curve; of more, neighbours are averaged.
+# Maximum number of points of a curve; in longer curves, neighbouring points are averaged.
 POINTS = 240
 
 
@@ -32,9 +32,9 @@ class Curve:
     """A line of a chart.
 
     Attributes:
-        name: of it.
-        points: `x,y` in pixels, as SVG wants them.
-        last: its last value.
+        name: name of the curve.
+        points: `x,y` pairs in pixels, in SVG syntax.
+        last: last value of the curve.
     """
 
     name: str
@@ -47,10 +47,10 @@ class Chart:
     """Curves over the steps of a run.
 
     Attributes:
-        title: with the unit.
-        curves: at least one.
-        x_ticks: pixel and text of each.
-        y_ticks: likewise.
+        title: title with the unit.
+        curves: at least one curve.
+        x_ticks: pixel and text of each tick of the x-axis.
+        y_ticks: pixel and text of each tick of the y-axis.
     """
 
     title: str
@@ -59,7 +59,7 @@ class Chart:
     y_ticks: list[tuple[float, str]]
 
 
-# By title: name of each curve, its field in metrics.jsonl, and what to multiply it by.
+# By title: name of each curve, its field in metrics.jsonl, and its scale factor.
 CHARTS: dict[str, tuple[tuple[str, str, float], ...]] = {
     "Loss": (("training", "loss", 1), ("validation", "validation_loss", 1)),
     "Top-1 accuracy, percent": (("training", "accuracy", 100), ("validation", "validation_top1", 1)),
@@ -68,7 +68,7 @@ CHARTS: dict[str, tuple[tuple[str, str, float], ...]] = {
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; none if there is no such file. A line that was cut off is left out."""
+    """Records of a metrics.jsonl; none if there is no such file. Truncated lines are skipped."""
     records = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -79,7 +79,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def make_charts(records: Sequence[dict[str, Any]]) -> list[Chart]:
-    """The charts that the records have values for."""
+    """Charts for which the records have values."""
     charts = []
     for title, fields in CHARTS.items():
         series = {name: _series(records, field, factor) for name, field, factor in fields}
@@ -90,7 +90,7 @@ def make_charts(records: Sequence[dict[str, Any]]) -> list[Chart]:
 
 
 def _series(records: Sequence[dict[str, Any]], field: str, factor: float) -> Float[np.ndarray, "N 2"]:
-    """Steps and values; what is not finite is left out."""
+    """Steps and values, without the non-finite ones, averaged to at most `POINTS` points."""
     pairs = [(record["step"], factor * record[field]) for record in records if record.get(field) is not None]
     points = np.array([pair for pair in pairs if math.isfinite(pair[1])], np.float64).reshape(-1, 2)
     return np.stack([part.mean(axis=0) for part in np.array_split(points, POINTS)]) if len(points) > POINTS else points
@@ -120,7 +120,7 @@ def _short(step: float) -> str:
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers from one at or below `low` to one at or above `high`, `most` + 1 or some fewer."""
+    """Round numbers that cover `low` to `high`, `most` + 1 or somewhat fewer."""
     span = (high - low) or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(span / most))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if span / (factor * power) <= most)

@@ -1,6 +1,6 @@
-"""The page: all that an evaluation has to show, put into a template.
+"""The report page: results of an evaluation, rendered with a template.
 
-The templates escape whatever they are given: names of classes and videos are anybody's.
+The templates escape all values: names of classes and videos are untrusted.
 """
 
 import math
@@ -26,11 +26,11 @@ from rsa_jax.report.statistics import (
 )
 from rsa_jax.training.scores import Scores, all_class_names
 
-# The most pairs with an example, classes that are listed at once, classes of a matrix that is written out as a table,
-# cells of a larger one that can be asked about, and entries of a list.
+# Maximum numbers: pairs with an example, classes listed at once, classes of a matrix that is written as a table,
+# cells of a larger matrix that can be queried, and entries printed of a list.
 PAIRS, CLASSES, TABLE, CELLS, LISTED = 10, 20, 12, 30_000, 5
 
-# Frames, as stored, of the videos at some positions of the split.
+# Reads the stored frames of the videos at the given indices of the split.
 ReadClips = Callable[[Sequence[int]], UInt8[np.ndarray, "N T H W 3"]]
 
 
@@ -43,15 +43,15 @@ def write_report(
     metrics_path: Path,
     read_clips: ReadClips,
 ) -> None:
-    """Writes one HTML file that needs no other, nor a network.
+    """Writes one self-contained HTML file, which needs no internet connection.
 
     Args:
-        path: of the file.
-        scores: of the split.
-        provenance: of the data set.
-        config: of the run, nested.
-        metrics_path: its metrics.jsonl, if there is one.
-        read_clips: reads the examples.
+        path: file to write.
+        scores: scores of the split.
+        provenance: provenance of the data set.
+        config: nested configuration of the run.
+        metrics_path: metrics.jsonl of the run; it may be missing.
+        read_clips: reads the frames of the examples.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -71,7 +71,7 @@ def write_report(
 
 
 def _content(scores: Scores, read_clips: ReadClips) -> dict[str, Any]:
-    """What the scores have to show."""
+    """Template variables computed from the scores."""
     classes = scores.log_probabilities.shape[1]
     videos = np.bincount(scores.label, minlength=classes)
     names = all_class_names(scores.class_names, classes)
@@ -102,7 +102,7 @@ def _content(scores: Scores, read_clips: ReadClips) -> dict[str, Any]:
 
 
 def accuracies(scores: Scores) -> dict[str, Estimate]:
-    """Those of the whole split, by name."""
+    """Accuracies over the whole split, by name."""
     rank, count = scores.ranks(), len(scores.label)
     videos = np.bincount(scores.label)
     there, right = videos > 0, np.bincount(scores.label, weights=rank < 1)
@@ -114,13 +114,13 @@ def accuracies(scores: Scores) -> dict[str, Estimate]:
 
 
 def class_ticks(classes: int) -> list[tuple[float, int]]:
-    """Where some of the classes lie along the matrix, in percent, and their numbers."""
+    """Positions of some classes along the matrix, in percent, and their numbers."""
     numbers = [int(c) for c in curves.ticks(0, classes - 1, most=9) if c < classes and c.is_integer()]
     return [(100 * (number + 0.5) / classes, number) for number in numbers]
 
 
 def largest_cells(matrix: Int[np.ndarray, "K K"], most: int = CELLS) -> dict[str, Any]:
-    """Row, column and count of the cells that are not 0; of very many, the largest, and what the others are at most."""
+    """Row, column and count of the `most` largest nonzero cells, and the largest count that is left out."""
     rows, columns = np.nonzero(matrix)
     counts = matrix[rows, columns]
     order = np.argsort(-counts, kind="stable")
@@ -130,7 +130,7 @@ def largest_cells(matrix: Int[np.ndarray, "K K"], most: int = CELLS) -> dict[str
 
 
 def flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Names with dots, and values to read."""
+    """Dotted names, and values as text."""
     for name, value in fields.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{name}.")
@@ -139,7 +139,7 @@ def flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def readable(value: Any) -> str:
-    """A value as text; of a list, which may hold thousands of clips, the first ones."""
+    """A value as text; only the first entries of a list, which may hold thousands of clips."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {readable(it)}" for name, it in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):

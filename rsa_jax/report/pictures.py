@@ -1,4 +1,4 @@
-"""Pictures inside a page, as data URIs."""
+"""Images embedded in a page as data URIs."""
 
 import base64
 import io
@@ -7,14 +7,14 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-# Height of a strip's frames in pixels, space between two, quality of the JPEG, and the most frames it has.
+# Height of a strip's frames and gap between them in pixels, JPEG quality, and maximum number of frames.
 HEIGHT, GAP, QUALITY, FRAMES = 72, 2, 75, 8
-# Colours of right and wrong predictions, which show on white and on black.
+# Colours of right and wrong predictions, visible on white and on black.
 RIGHT, WRONG = (47, 111, 222), (224, 98, 30)
 
 
 def strip(frames: UInt8[np.ndarray, "T H W 3"]) -> str:
-    """Frames side by side; of more than `FRAMES`, so many from all over the clip."""
+    """Frames side by side; longer clips are subsampled evenly to `FRAMES` frames."""
     chosen = np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().astype(int)
     width = max(1, round(HEIGHT * frames.shape[2] / frames.shape[1]))
     picture = Image.new("RGB", (len(chosen) * (width + GAP) - GAP, HEIGHT), "white")
@@ -25,7 +25,7 @@ def strip(frames: UInt8[np.ndarray, "T H W 3"]) -> str:
 
 
 def matrix_picture(matrix: Int[np.ndarray, "K K"]) -> str:
-    """A pixel for each cell of a confusion matrix, the more opaque the larger its share of the row."""
+    """Image of a confusion matrix: one pixel per cell, more opaque for a larger fraction of the row."""
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     opacity = np.where(matrix > 0, 0.15 + 0.85 * np.sqrt(share), 0)
     pixels = np.zeros((*matrix.shape, 4), np.uint8)

@@ -1,4 +1,4 @@
-"""What the scores of a split say: accuracies with their intervals, classes, confusions."""
+"""Statistics of the scores of a split: accuracies with their intervals, classes, confusions."""
 
 import dataclasses
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from rsa_jax.training.scores import Scores
 # Two-sided 95 % of the normal distribution.
 Z = 1.959963984540054
 RESAMPLES = 2000
-# The most confusions that are listed of each class.
+# Maximum number of confusions listed per class.
 CONFUSIONS = 3
 
 
@@ -25,13 +25,13 @@ class Estimate(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ClassResult:
-    """Of one class.
+    """Results of one class.
 
     Attributes:
-        label: its number.
-        videos: that belong to it, at least one.
-        accuracy: share of them that is predicted right.
-        confusions: other classes that they are taken for and how many of them, most first.
+        label: number of the class.
+        videos: number of its videos, at least one.
+        accuracy: fraction of its videos that are predicted correctly.
+        confusions: wrongly predicted classes and their numbers of videos, most frequent first.
     """
 
     label: int
@@ -41,14 +41,14 @@ class ClassResult:
 
 
 class Pair(NamedTuple):
-    """Videos of a class that are taken for another one.
+    """Videos of one class that are predicted as another.
 
     Attributes:
-        label: their class.
-        predicted: the other one.
-        videos: how many.
-        share: of all videos of the class, in percent.
-        example: position in the split of the one that the network is most sure of.
+        label: true class.
+        predicted: predicted class.
+        videos: number of such videos.
+        share: their fraction of all videos of the class, in percent.
+        example: index in the split of the video predicted with the highest confidence.
     """
 
     label: int
@@ -59,11 +59,11 @@ class Pair(NamedTuple):
 
 
 def wilson(right: Float[ArrayLike, "*N"], videos: Float[ArrayLike, "*N"]) -> Estimate:
-    """Share of successes with Wilson's score interval (1927), which stays within 0 to 100 % for the smallest samples.
+    """Success rate with Wilson's score interval (1927), which stays within 0 to 100 % even for the smallest samples.
 
     Args:
-        right: successes.
-        videos: trials, at least one.
+        right: number of successes.
+        videos: number of trials, at least one.
     """
     n, share = np.asarray(videos, np.float64), np.asarray(right, np.float64) / np.asarray(videos)
     centre = share + Z**2 / (2 * n)
@@ -73,11 +73,11 @@ def wilson(right: Float[ArrayLike, "*N"], videos: Float[ArrayLike, "*N"]) -> Est
 
 
 def bootstrap_class_mean(right: Int[np.ndarray, " C"], videos: Int[np.ndarray, " C"]) -> Estimate:
-    """Mean of the classes' accuracies with a percentile bootstrap interval: videos are drawn anew within each class.
+    """Mean of the class accuracies with a percentile bootstrap interval. Videos are resampled within each class.
 
     Args:
-        right: videos predicted right, by class.
-        videos: of each class, at least one.
+        right: number of correctly predicted videos of each class.
+        videos: number of videos of each class, at least one.
     """
     rng = np.random.default_rng(0)
     means = np.mean(rng.binomial(videos, right / videos, (RESAMPLES, len(videos))) / videos, axis=1)
@@ -86,8 +86,8 @@ def bootstrap_class_mean(right: Int[np.ndarray, " C"], videos: Int[np.ndarray, "
 
 
 def predictions(scores: Scores) -> Int[np.ndarray, " N"]:
-    """The class of highest probability of each video; -1 where several are equal or a score is no number."""
-    largest = scores.log_probabilities.max(axis=1, keepdims=True)  # not a number if one of them is none
+    """Most probable class of each video; -1 where several are tied or a score is NaN."""
+    largest = scores.log_probabilities.max(axis=1, keepdims=True)  # NaN if any score is NaN
     return np.where(
         np.sum(scores.log_probabilities == largest, axis=1) == 1, scores.log_probabilities.argmax(axis=1), -1
     )
@@ -96,18 +96,18 @@ def predictions(scores: Scores) -> Int[np.ndarray, " N"]:
 def confusion_matrix(
     label: Int[np.ndarray, " N"], predicted: Int[np.ndarray, " N"], classes: int
 ) -> Int[np.ndarray, "K K"]:
-    """Videos by class (row) and prediction (column); those without a prediction are left out."""
+    """Number of videos by class (row) and prediction (column); videos without a prediction are left out."""
     known = predicted >= 0
     cells = np.bincount(label[known] * classes + predicted[known], minlength=classes * classes)
     return cells.reshape(classes, classes)
 
 
 def class_results(label: Int[np.ndarray, " N"], matrix: Int[np.ndarray, "K K"]) -> list[ClassResult]:
-    """Of every class that has videos, lowest accuracy first.
+    """Results of every class that has videos, lowest accuracy first.
 
     Args:
-        label: of every video.
-        matrix: of `confusion_matrix`.
+        label: label of every video.
+        matrix: output of `confusion_matrix`.
     """
     videos = np.bincount(label, minlength=len(matrix))
     results = []
@@ -123,13 +123,13 @@ def class_results(label: Int[np.ndarray, " N"], matrix: Int[np.ndarray, "K K"]) 
 def confused_pairs(
     scores: Scores, predicted: Int[np.ndarray, " N"], matrix: Int[np.ndarray, "K K"], most: int
 ) -> list[Pair]:
-    """The pairs of a class and another one that most of its videos are taken for, at most so many.
+    """Pairs of a class and a wrong prediction with the most videos, most frequent first.
 
     Args:
-        scores: of the videos.
-        predicted: of `predictions`.
-        matrix: of `confusion_matrix`.
-        most: how many.
+        scores: scores of the videos.
+        predicted: output of `predictions`.
+        matrix: output of `confusion_matrix`.
+        most: maximum number of pairs.
     """
     wrong = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
     pairs = []

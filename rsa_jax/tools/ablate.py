@@ -1,15 +1,15 @@
-"""Trains the variants of a study over several seeds, and writes what came out as a table and a plot.
+"""Trains the variants of a study over several seeds, and writes the results as a table and a plot.
 
 python -m rsa_jax.tools.ablate --config configs/motion.py --study transforms --out ablations [--seeds 3]
     [--variants PATTERN ...]
 
-Studies are in rsa_jax/tools/studies.py. --variants trains those variants alone whose names match a pattern, in which *
-stands for any text. In --config.init_from, {variant} stands for the variant's name as its folder has it and {transform}
-for model.transform, so that every variant can start from weights of its own.
+Studies are defined in rsa_jax/tools/studies.py. --variants trains only variants whose names match a pattern, in which *
+matches any text. In --config.init_from, {variant} stands for the variant's name as in its folder name and {transform}
+for model.transform, so that every variant can start from its own weights.
 
-OUT/STUDY gets a workdir for every run, table.md, table.csv and plot.png, which are written anew after every run.
-Started again, the same command goes on where it was; results are of the seeds that it asks for. Runs whose loss is no
-longer finite and runs that do not fit into memory are said to be so, and tried again once their workdir is removed.
+OUT/STUDY holds a workdir for every run, and table.md, table.csv and plot.png, which are rewritten after every run.
+The same command resumes an interrupted study. Results cover the requested seeds. Runs that diverge (non-finite loss) or
+run out of memory are marked as such in the results; remove their workdirs to try them again.
 """
 
 import csv
@@ -56,14 +56,14 @@ SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of every variant, with seeds from
 
 
 class Cost(NamedTuple):
-    """Of a variant: millions of parameters, billions of multiply-adds for a clip."""
+    """Cost of a variant: millions of parameters, billions of MACs per clip."""
 
     parameters: float
     multiply_adds: float
 
 
 class Variant(NamedTuple):
-    """Of a study: its name, its configuration, and what it costs."""
+    """A variant of a study: its name, configuration and cost."""
 
     name: str
     config: ConfigDict
@@ -71,7 +71,7 @@ class Variant(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """A run of a variant with a seed, and where it lies."""
+    """A run of a variant with one seed, and its workdir."""
 
     variant: str
     config: ConfigDict
@@ -79,13 +79,13 @@ class Trial(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a variant costs, and what it reaches with each seed.
+    """Cost of a variant, and its accuracy with each seed.
 
     Attributes:
-        variant: its name.
-        cost: of its network.
-        top1: at the end of each run, in percent; or why there is none.
-        top5: of the runs that came to their end.
+        variant: name of the variant.
+        cost: cost of its network.
+        top1: final top-1 of each run, in percent; or the reason why there is none.
+        top5: final top-5 of the completed runs, in percent.
         curves: steps and top-1 of the validations during each run.
     """
 
@@ -97,7 +97,7 @@ class Outcome(NamedTuple):
 
     @property
     def reached(self) -> list[float]:
-        """Top-1 of the runs that came to their end."""
+        """Top-1 of the completed runs."""
         return [value for value in self.top1 if not isinstance(value, str)]
 
     @property
@@ -107,7 +107,7 @@ class Outcome(NamedTuple):
 
     @property
     def deviation(self) -> float | None:
-        """Deviation of the sample `reached`; None for a single one."""
+        """Sample standard deviation of `reached`; None for fewer than two runs."""
         return _deviation(self.reached)
 
 
@@ -120,10 +120,10 @@ def _deviation(values: Sequence[float]) -> float | None:
 
 
 def choose_variants(fields: Study, patterns: Sequence[str]) -> Study:
-    """The variants of a study whose names match one of the patterns; all of them without patterns.
+    """Variants of a study whose names match one of the patterns; without patterns, all of them.
 
     Raises:
-        ValueError: a pattern matches none; the names are listed.
+        ValueError: If a pattern matches no name. The message lists the names.
     """
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in fields):
@@ -136,21 +136,21 @@ def choose_variants(fields: Study, patterns: Sequence[str]) -> Study:
 
 
 def variants_of(config: ConfigDict, fields: Study, needed: Collection[str] | None = None) -> list[Variant]:
-    """Variants of a study, with what they cost, before hours are spent on one of them.
+    """Variants of a study with their cost, checked before hours are spent on one of them.
 
     Args:
-        config: of all.
-        fields: that a variant changes, by its name.
-        needed: names of the variants that have to fit; others that do not are left out. None: all.
+        config: base configuration of all variants.
+        fields: fields that each variant changes, by its name.
+        needed: names of the variants that the configuration must fit; others that do not fit are left out. None: all.
 
     Raises:
-        ValueError: the configuration does not fit some of those; names each, and why.
+        ValueError: If the configuration does not fit some needed variants. The message names each, and the reason.
     """
     variants: list[Variant] = []
     wrong = []
     for name, changes in fields.items():
         changed = config.copy_and_resolve_references()
-        # The last checkpoint, not the best: choosing by the figure that is compared would flatter the noisy.
+        # The last checkpoint, not the best: selection by the compared metric would favour noisy variants.
         changed.eval.checkpoint = "latest"
         try:
             changed.update_from_flattened_dict(changes)
@@ -167,17 +167,17 @@ def variants_of(config: ConfigDict, fields: Study, needed: Collection[str] | Non
 
 
 def cost_of(config: ConfigDict) -> Cost:
-    """Of the network."""
+    """Cost of the network."""
     layers = profile(config)
     parameters, multiply_adds = (sum(getattr(layer, name) for layer in layers) for name in Cost._fields)
     return Cost(parameters / 1e6, multiply_adds / 1e9)
 
 
 def trials(variants: Sequence[Variant], seeds: Iterable[int], folder: Path) -> list[Trial]:
-    """All runs of a study. All variants of a seed come before the next seed, so that a part of them compares.
+    """All runs of a study. All variants of a seed come before the next seed, so that partial results are comparable.
 
     Raises:
-        ValueError: runs of two variants would lie in the same place.
+        ValueError: If runs of two variants would have the same workdir.
     """
     made: dict[Path, Trial] = {}
     for seed in seeds:
@@ -194,15 +194,15 @@ def trials(variants: Sequence[Variant], seeds: Iterable[int], folder: Path) -> l
 
 
 def _slug(variant: str) -> str:
-    """As a name of a folder."""
+    """Folder name for a variant."""
     return re.sub("[^a-z0-9.]+", "_", variant.lower()).strip("_")
 
 
 def is_done(trial: Trial) -> bool:
-    """Whether the run has ended, and was evaluated by the views of the configuration.
+    """Whether the run has ended and was evaluated with the views of the configuration.
 
     Raises:
-        WorkdirError: it is that of another configuration.
+        WorkdirError: If the workdir belongs to another configuration.
     """
     if not (trial.workdir / "config.json").exists():
         return False
@@ -210,15 +210,15 @@ def is_done(trial: Trial) -> bool:
     if not (trial.workdir / "outcome.json").exists():
         return False
     outcome = json.loads((trial.workdir / "outcome.json").read_text())
-    whole = isinstance(outcome["top1"], str) or "top5" in outcome  # older outcomes of runs that ended have no top-5
+    whole = isinstance(outcome["top1"], str) or "top5" in outcome  # older outcomes of completed runs have no top-5
     return whole and outcome["views"] == asdict(Views.of(trial.config))
 
 
 def run(trial: Trial) -> None:
-    """Trains, going on where an interrupted run was, evaluates, and writes outcome.json.
+    """Trains or resumes a run, evaluates it, and writes outcome.json.
 
     Raises:
-        SystemExit: a signal stopped it.
+        SystemExit: If a signal stopped it.
     """
     try:
         if not train(trial.config, trial.workdir):
@@ -237,7 +237,7 @@ def run(trial: Trial) -> None:
 
 
 def collect(done: Sequence[Trial], variants: Sequence[Variant]) -> list[Outcome]:
-    """One outcome a variant, in the order of the study."""
+    """One outcome for each variant that has finished runs, in the order of the study."""
     outcomes = []
     for variant in variants:
         if workdirs := [trial.workdir for trial in done if trial.variant == variant.name]:
@@ -275,7 +275,7 @@ def _row(outcome: Outcome) -> list[str]:
 
 
 def draw(outcomes: Sequence[Outcome], out: Path) -> None:
-    """Top-1 of every variant: at the end, with mean and deviation, and during the runs, a line a seed."""
+    """Plots the top-1 of every variant: at the end, with mean and deviation, and during the runs, one line per seed."""
     figure, (ends, runs) = plt.subplots(
         1, 2, figsize=(11, max(3, 0.8 + 0.32 * len(outcomes))), width_ratios=(4, 3), layout="constrained"
     )
@@ -302,7 +302,7 @@ def draw(outcomes: Sequence[Outcome], out: Path) -> None:
 
 
 def draw_end(axes: Axes, row: int, outcome: Outcome, color: str) -> None:
-    """A dot a seed, a line at the mean and a bar of one deviation to either side; the mean in words."""
+    """Draws a dot per seed, a line and a label at the mean, and a bar of one deviation to either side."""
     labels = []
     if outcome.mean is not None:
         spread = outcome.deviation or 0.0
@@ -316,19 +316,19 @@ def draw_end(axes: Axes, row: int, outcome: Outcome, color: str) -> None:
 
 
 def study(config: ConfigDict, fields: Study, seeds: int, folder: Path, patterns: Sequence[str] = ()) -> list[Outcome]:
-    """Runs what is not done yet, and writes the results of all that is done after every run.
+    """Runs the trials that are not done yet, and writes the results of all finished ones after every run.
 
     Args:
-        config: of all variants; its seed is the first.
-        fields: that a variant changes, by its name.
-        seeds: runs of every variant.
-        folder: of the study.
-        patterns: variants to run, as for `choose_variants`.
+        config: base configuration of all variants; its seed is the first.
+        fields: fields that each variant changes, by its name.
+        seeds: number of runs of each variant.
+        folder: folder of the study.
+        patterns: variants to run, as in `choose_variants`.
 
     Raises:
-        ValueError: the configuration or the initial weights do not fit a variant, or the folder holds runs of another
-            configuration.
-        SystemExit: a signal stopped a run.
+        ValueError: If the configuration or the initial weights do not fit a variant, or the folder holds runs of
+            another configuration.
+        SystemExit: If a signal stopped a run.
     """
     chosen = choose_variants(fields, patterns)
     require_initial_weights(config)
@@ -349,7 +349,7 @@ def study(config: ConfigDict, fields: Study, seeds: int, folder: Path, patterns:
 
 
 def _is_done(trial: Trial, needed: bool) -> bool:
-    """`is_done`; a run of another configuration is refused only if it is needed."""
+    """`is_done`, but a run of another configuration is an error only if it is needed."""
     try:
         return is_done(trial)
     except WorkdirError:
@@ -359,10 +359,10 @@ def _is_done(trial: Trial, needed: bool) -> bool:
 
 
 def _check_initial_weights(waiting: Sequence[Trial], class_names: Sequence[str]) -> None:
-    """Loads the initial weights of every variant, before hours are spent on one of them.
+    """Loads the initial weights of every variant before hours are spent on one of them.
 
     Raises:
-        ValueError: some are missing or do not fit; each is named with its variant.
+        ValueError: If some are missing or do not fit. The message names each with its variant.
     """
     starting = {trial.variant: trial for trial in waiting if not (trial.workdir / "config.json").exists()}
     wrong = []
@@ -377,7 +377,7 @@ def _check_initial_weights(waiting: Sequence[Trial], class_names: Sequence[str])
 
 
 def _time_left(runs: int) -> Iterator[str]:
-    """To say before each run."""
+    """Estimated remaining time as text, for the log line before each run."""
     start = time.perf_counter()
     for index in range(runs):
         minutes = (time.perf_counter() - start) / 60

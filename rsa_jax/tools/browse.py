@@ -1,10 +1,11 @@
-"""Draws training clips as the network gets them: their frames, crops, mirror images and labels.
+"""Draws training clips as the network receives them: frames, crops, mirror images and labels.
 
 python -m rsa_jax.tools.browse --config configs/motion.py --out clips.png [--clips 12] [--step 0] [--config.x=y ...]
 
-With the configuration of a run, these are the very clips of that run's step. A row begins with the clip's first frame
-as it is stored, where a green line shows the crop; then follow the frames that the network gets. The title says the
-label and, where the clip is mirrored, in blue, what it was stored as; in brackets, place in the split and id.
+With the configuration of a run, these are exactly the clips of that step of the run. A row begins with the clip's first
+stored frame, with the crop outlined in green; the frames that the network receives follow. The title shows the label
+and, in brackets, the clip's index in the split and its id. The title of a mirrored clip is blue and shows the stored
+label if mirroring changes it.
 """
 
 from pathlib import Path
@@ -27,7 +28,7 @@ STEP = flags.DEFINE_integer("step", 0, "The first clips of this step of the run,
 
 
 def training_clips(config: ConfigDict, step: int, count: int) -> Batch:
-    """The first clips of a step of the run, and of the steps after it if they are not enough."""
+    """First `count` clips of the run from the given step on."""
     size = config.batch_size
     end = step + -(-count // size)
     batches = list(train_batches(config.data, batch_size=size, seed=config.seed, start_step=step, num_steps=end))
@@ -37,7 +38,7 @@ def training_clips(config: ConfigDict, step: int, count: int) -> Batch:
 def outlined(
     frame: UInt8[np.ndarray, "H W 3"], start: Int[np.ndarray, " 2"], size: Int[np.ndarray, " 2"]
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The frame with a green line along the inside of a crop."""
+    """Copy of the frame with a green line along the inside of a crop."""
     line = max(1, min(frame.shape[:2]) // 80)
     crop, inside = (
         tuple(slice(first, last) for first, last in zip(start + off, start + size - off, strict=True))
@@ -50,16 +51,16 @@ def outlined(
 
 
 def clip_rows(config: ConfigDict, step: int, count: int) -> list[Row]:
-    """Rows of a picture: the stored first frame with its crop, and the frames that the network gets.
+    """Rows of a figure: the first stored frame with its crop, and the frames that the network receives.
 
     Args:
-        config: of the run.
-        step: of the run, from 0.
-        count: of clips.
+        config: configuration of the run.
+        step: step of the run, from 0.
+        count: number of clips.
 
     Raises:
-        ValueError: a field of the configuration is wrong.
-        PreparationError: the data set is not there, or damaged.
+        ValueError: If a field of the configuration is invalid.
+        PreparationError: If the data set is missing or damaged.
     """
     info = load_info(config.data)
     batch = training_clips(config, step, count)
@@ -77,7 +78,7 @@ def clip_rows(config: ConfigDict, step: int, count: int) -> list[Row]:
 
 
 def main(argv: list[str]) -> None:
-    """Draws the picture."""
+    """Draws the figure."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
     setup_logging()

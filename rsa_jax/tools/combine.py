@@ -1,9 +1,9 @@
-"""Averages the scores of several evaluated models, such as the paper's of 8 and 16 frames, and prints the metrics.
+"""Averages the scores of several evaluated models, such as the paper's 8- and 16-frame models, and prints the metrics.
 
 python -m rsa_jax.tools.combine WORKDIR_OR_NPZ WORKDIR_OR_NPZ ... [--weights 1 1] [--out combined.npz]
 """
 
-# Imports no JAX, and so starts at once.
+# No JAX is imported, so that the tool starts at once.
 import argparse
 import math
 from collections.abc import Iterator, Sequence
@@ -16,15 +16,15 @@ from rsa_jax.training.scores import Scores, ScoresError, average_probabilities, 
 
 
 def combine(models: Sequence[Scores], paths: Sequence[Path], weights: Sequence[float]) -> Scores:
-    """The weighted mean of the models' probabilities.
+    """Scores from the weighted mean of the models' probabilities.
 
     Args:
-        models: their scores.
-        paths: the files these are from.
-        weights: one each, positive.
+        models: scores of the models.
+        paths: files of the scores.
+        weights: a positive weight for each model.
 
     Raises:
-        ScoresError: they are not of the same videos and classes.
+        ScoresError: If the scores are not of the same videos and classes.
     """
     for path, model in zip(paths, models, strict=True):
         for difference in _differences(models[0], model):
@@ -43,7 +43,7 @@ def combine(models: Sequence[Scores], paths: Sequence[Path], weights: Sequence[f
 
 
 def _differences(there: Scores, here: Scores) -> Iterator[str]:
-    """Why two models' scores cannot be averaged."""
+    """Reasons why two models' scores cannot be averaged."""
     for name in ("dataset", "split"):
         if there.origin[name] != here.origin[name]:
             yield f"its {name} is {here.origin[name]!r}, not {there.origin[name]!r}"
@@ -64,7 +64,7 @@ def _differences(there: Scores, here: Scores) -> Iterator[str]:
 
 
 def metrics_table(rows: dict[str, dict[str, float]]) -> str:
-    """One line of metrics for each name."""
+    """Metrics as a text table, one line per name."""
     width = max(map(len, rows))
     header = "".join(f"{name:>14}" for name in next(iter(rows.values())))
     lines = [" " * width + header]
@@ -95,7 +95,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints the metrics of each model and of all together, and writes the latter's scores and metrics."""
+    """Prints the metrics of each model and of their average, and writes the scores and metrics of the average."""
     args = _parse(argv)
     try:
         models = [load_scores(path) for path in args.paths]

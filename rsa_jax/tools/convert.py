@@ -1,15 +1,16 @@
-"""Converts weights of PyTorch into a workdir, a workdir into weights of PyTorch, or a file of weights into another.
+"""Converts PyTorch weights into a workdir, a workdir into PyTorch weights, or one file of weights into another.
 
 python -m rsa_jax.tools.convert WEIGHTS WORKDIR --config configs/ssv1.py [--label_names FILE] [--config.x=y ...]
 python -m rsa_jax.tools.convert WORKDIR WEIGHTS [--checkpoint best|latest|STEP]
 python -m rsa_jax.tools.convert WEIGHTS WEIGHTS
 
-WEIGHTS is a file of the released code (.pth.tar, .pth, .pt), .safetensors or .npz. The network is told by its names
-and shapes; the configuration says the rest, above all the data set. main.py --mode eval evaluates the workdir.
+WEIGHTS is a file of the released code (.pth.tar, .pth, .pt), .safetensors or .npz. The network is inferred from
+parameter names and shapes. The configuration determines the rest, above all the data set. main.py --mode eval
+evaluates the workdir.
 
---label_names gives the classes of the workdir their names. FILE is a text file whose line i is the name of label i; a
-.json file {name: label}, as of Something-Something V2; or a .csv file of names, whose labels are those of their sorted
-order, as of Something-Something V1 and Jester.
+--label_names sets the class names of the workdir. FILE is a text file whose line i is the name of label i; a .json file
+{name: label}, as in Something-Something V2; or a .csv file of names, labelled in sorted order, as in
+Something-Something V1 and Jester.
 """
 
 import json
@@ -33,10 +34,10 @@ LABEL_NAMES = flags.DEFINE_string("label_names", None, "File of class names for 
 
 
 def read_label_names(path: Path) -> list[str]:
-    """Class names of a file, in the order of their labels; the module's docstring describes the formats.
+    """Class names from a file, in the order of their labels. The module's docstring describes the formats.
 
     Raises:
-        ValueError: the file is not there, cannot be read, names a class twice, or its labels are not 0, 1, 2 and so on.
+        ValueError: If the file is missing or unreadable, names a class twice, or its labels are not 0, 1, 2 and so on.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -61,20 +62,20 @@ def read_label_names(path: Path) -> list[str]:
 def convert_into_workdir(
     source: Path, workdir: Path, config: ConfigDict, class_names: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """Makes a workdir of a file of weights.
+    """Creates a workdir from a file of weights.
 
     Args:
         source: file of weights.
-        workdir: to make.
-        config: of the run it shall stand for; what the weights say of the network replaces its fields.
-        class_names: in the order of the network's classes; None if nobody knows.
+        workdir: folder to create.
+        config: configuration of the run; fields inferred from the weights replace its own.
+        class_names: names in the order of the network's classes; None if unknown.
 
     Returns:
-        What the weights say: of `guess_model`.
+        Fields of `config.model` inferred from the weights, as from `guess_model`.
 
     Raises:
-        ValueError: the file cannot be read, is not the network of the published code, has another number of classes
-            than there are names, or the workdir holds a run.
+        ValueError: If the file cannot be read, does not hold a network of the published code, or does not have as many
+            classes as there are names, or if the workdir holds a run.
     """
     state_dict = read_state_dict(source)
     guessed = guess_model(state_dict)
@@ -91,7 +92,7 @@ def convert_into_workdir(
 
 
 def changed_fields(config: ConfigDict, fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Those fields, by their dotted names, that the configuration has other values for."""
+    """Fields that differ from the configuration, by dotted name."""
     changed: dict[str, Any] = {}
     for name, value in fields.items():
         if isinstance(value, dict):
@@ -109,7 +110,7 @@ def _into_workdir(source: Path, workdir: Path) -> None:
     print(f"Found in {source}:\n  " + "\n  ".join(_said(guessed)))
     flag = flags.FLAGS["config"]
     fields = config_flags.get_override_values(flag) | changed_fields(CONFIG.value, {"model": guessed})
-    # None is what such a field is without a flag, and no flag says None.
+    # A field that is None needs no flag: None is its default, and no flag can set it.
     overrides = [f"--config.{name}={value}" for name, value in fields.items() if value is not None]
     command = ["python", "main.py", "--config", config_flags.get_config_filename(flag), "--workdir", str(workdir)]
     print(f"Written to {workdir}. To evaluate it:\n  {shlex.join([*command, '--mode', 'eval', *overrides])}")
@@ -134,7 +135,7 @@ def _out_of_workdir(workdir: Path, target: Path) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Converts what the arguments say: a file into a workdir, a workdir into a file, or a file into another."""
+    """Converts between the two arguments: a file into a workdir, a workdir into a file, or one file into another."""
     if len(argv) != 3:
         raise app.UsageError("expected SOURCE and TARGET: files of weights (" + ", ".join(FORMATS) + ") or a workdir")
     setup_logging()

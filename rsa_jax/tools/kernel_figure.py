@@ -15,14 +15,14 @@ from matplotlib.patches import Rectangle
 
 from rsa_jax.tools.pictures import plt
 
-# In inches: widths of the captions on the left, of frames and kernels, and of the colour bars; a line; spaces.
+# In inches: widths of the captions on the left, of frames and kernels, and of the colour bars; line height; gap.
 NAMES, WIDTH, BAR, LINE, GAP = 1.2, 9.6, 0.85, 0.14, 0.08
 LARGEST_FRAME, LARGEST_SLICE, SMALLEST_ROW = 1.2, 0.45, 3 * LINE
-# The smallest distance of two queries: their captions need it.
+# Minimum distance between two queries, which leaves room for their captions.
 QUERY_PITCH = 0.55
 # Maximum number of queries drawn.
 QUERIES = 6
-# Font size in points, and the width of its monospace letters in inches: 10 pixels in pictures of 150 dpi.
+# Font size in points, and the width of its monospace letters in inches: 10 pixels at 150 dpi.
 FONT_SIZE, LETTER = 7.5, 0.067
 COLOURS = "RdBu_r"
 
@@ -31,11 +31,11 @@ class Panel(NamedTuple):
     """A clip and the kernels of one query position.
 
     Attributes:
-        frames: what the network sees.
+        frames: frames that the network sees.
         map_size: frames, height and width of the layer's input.
-        position: of the query in it.
-        kernel_size: of the window around the query; None: the whole feature map.
-        kernels: of each query, by name; as large as the window.
+        position: query position in the layer's input.
+        kernel_size: size of the window around the query; None: the whole feature map.
+        kernels: kernels of all queries, by name; as large as the window.
         network: name of the network; empty where a figure has only one.
     """
 
@@ -68,9 +68,9 @@ class _Layout(NamedTuple):
     """Sizes, in inches, of the rows of one network's kernels.
 
     Attributes:
-        queries: how many are drawn.
+        queries: number of queries drawn.
         group: width of a query's slices.
-        height: of a slice.
+        height: height of a slice.
         header: lines above the rows, with the network's name.
         rows: number of rows.
     """
@@ -109,16 +109,16 @@ def draw_kernels(
     """Draws panels below each other, each row of kernels on a colour scale of its own.
 
     A panel has a row of frames, in which the query is red and its window yellow, and a row for each kind of kernel:
-    the temporal slices of each query's kernel. What lies outside the clip is pale. All panels use the same scale for
+    the temporal slices of each query's kernel. Positions outside the clip are pale. All panels use the same scale for
     the same row; the colour bar at its right shows the limits. Below a kernel's name is its largest absolute value,
     and from the second panel on its cosine similarity to the first panel's kernel, at the positions of the window
-    that lie in the clip in both. What lies outside the clip counts in neither.
+    that lie in the clip in both. Positions outside the clip count in neither value.
 
     Args:
-        titles: of the panels; lines are separated by newlines, and longer ones are folded.
-        panels: with kernels of the same names and shapes.
-        out: picture to write; the extension determines the format.
-        further: panels of further networks for the same clips. Their kernels are drawn below the same frames.
+        titles: titles of the panels; newlines separate lines, and long lines are wrapped.
+        panels: panels whose kernels have the same names and shapes.
+        out: image file to write; the extension determines the format.
+        further: panels of other networks for the same clips. Their kernels are drawn below the same frames.
     """
     networks = [panels, *further]
     layouts = [_layout(network[0]) for network in networks]
@@ -185,7 +185,7 @@ def _draw_frames(figure: Figure, panel: Panel, top: float, side: float) -> None:
 
 
 def _outline(axes: Axes, map_size: Sequence[int], cells: Sequence[tuple[int, int]], colour: str) -> None:
-    """Draws a line around rows and columns of the feature map, from first to last, clipped to the map."""
+    """Draws a line around rows and columns of the feature map, from first to last, clipped to its size."""
     rows, columns = (
         (max(first, 0), min(last + 1, size)) for (first, last), size in zip(cells, map_size[1:], strict=True)
     )
@@ -216,18 +216,18 @@ def _draw_scale(figure: Figure, top: float, height: float, scale: float) -> None
 
 
 def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Adds axes at a place in inches, counted from the upper left."""
+    """Adds axes at a position in inches from the upper left corner."""
     whole = figure.get_size_inches()
     return figure.add_axes((left / whole[0], 1 - (top + height) / whole[1], width / whole[0], height / whole[1]))
 
 
 def _wrap(text: str, width: float) -> list[str]:
-    """Lines of `_write` that are at most `width` inches wide."""
+    """Splits text into lines for `_write` that are at most `width` inches wide."""
     return textwrap.wrap(text, int(width / LETTER))
 
 
 def _write(figure: Figure, left: float, top: float, lines: Sequence[str], **style: str) -> None:
-    """Writes lines in letters of one width."""
+    """Writes lines in a monospace font."""
     width, height = figure.get_size_inches()
     font = {"fontsize": FONT_SIZE, "family": "monospace", "va": "top"} | style
     for number, line in enumerate(lines):

@@ -1,4 +1,4 @@
-"""Pictures of clips: rows of frames under titles, and moving pictures beside bars."""
+"""Figures of clips: rows of frames under titles, and animations beside bars."""
 
 import textwrap
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-# In inches: height of a frame, space between two and above a title, height of a line of the title.
+# In inches: height of a frame, gap between frames, space above a title, height of a title line.
 FRAME, GAP, ABOVE, LINE = 1.1, 0.05, 0.12, 0.15
-# Size of letters in points, of a font in which they are all as wide: so many inches.
+# Font size in points, and the width of its monospace letters in inches.
 FONT_SIZE, LETTER = 8, 0.067
 
-# Of moving pictures: pixels, and milliseconds from one frame to the next.
+# Animations: height of the frames and width of the bars in pixels, and milliseconds per frame.
 HEIGHT, BARS_WIDTH, DURATION = 240, 360, 250
 
 
 class Row(NamedTuple):
-    """Frames side by side, each `H W 3` of its own size, under a title of some colour of matplotlib."""
+    """Frames side by side, each `H W 3` of its own size, under a title in a matplotlib colour."""
 
     title: str
     colour: str
@@ -32,14 +32,14 @@ class Row(NamedTuple):
 
 
 def check_picture(path: Path, *formats: str) -> None:
-    """Checks where a picture is to be written, before anything is computed for it.
+    """Checks the path of a figure before anything is computed for it.
 
     Args:
-        path: of the picture.
-        formats: that it may have, as extensions; none: all that matplotlib writes.
+        path: image file to write.
+        formats: allowed formats, as extensions; none: all that matplotlib writes.
 
     Raises:
-        ValueError: its folder is not there, it is itself a folder, or its extension is none of the formats'.
+        ValueError: If the folder does not exist, the path is itself a folder, or the extension is not allowed.
     """
     formats = formats or tuple(sorted(FigureCanvasAgg.get_supported_filetypes()))
     if path.suffix.lower().lstrip(".") not in formats:
@@ -49,11 +49,11 @@ def check_picture(path: Path, *formats: str) -> None:
 
 
 def draw_rows(rows: Sequence[Row], out: Path) -> None:
-    """Draws rows of frames, all as high; a title that is wider than the widest row is folded.
+    """Draws rows of frames of equal height. A title that is wider than the widest row is wrapped.
 
     Args:
-        rows: from top to bottom.
-        out: picture to write; the extension says the format.
+        rows: rows from top to bottom.
+        out: image file to write; the extension determines the format.
     """
     widths = [[FRAME * frame.shape[1] / frame.shape[0] for frame in row.frames] for row in rows]
     width = max(sum(row) + GAP * (len(row) - 1) for row in widths)
@@ -78,12 +78,12 @@ def draw_rows(rows: Sequence[Row], out: Path) -> None:
 def annotate(
     frames: UInt8[np.ndarray, "T H W 3"], title: str, shares: Sequence[tuple[str, float]]
 ) -> list[UInt8[np.ndarray, "h w 3"]]:
-    """Frames `HEIGHT` pixels high, each beside bars.
+    """Frames scaled to a height of `HEIGHT` pixels, each beside bars.
 
     Args:
-        frames: of one clip.
-        title: above the bars.
-        shares: names and numbers from 0 to 1, from top to bottom.
+        frames: frames of one clip.
+        title: text above the bars.
+        shares: names and values of the bars, from 0 to 1, from top to bottom.
     """
     bars = _draw_bars(title, shares)
     width = round(HEIGHT * frames.shape[2] / frames.shape[1])
@@ -110,11 +110,11 @@ def _draw_bars(title: str, shares: Sequence[tuple[str, float]]) -> UInt8[np.ndar
 
 
 def save_animation(images: Sequence[UInt8[np.ndarray, "h w 3"]], out: Path) -> None:
-    """Writes images of one size as a moving picture that begins anew when it ends.
+    """Writes images of equal size as a looping animation.
 
     Args:
-        images: at least one.
-        out: file to write, .gif.
+        images: at least one image.
+        out: .gif file to write.
     """
     first, *rest = (Image.fromarray(image) for image in images)
     first.save(out, save_all=True, append_images=rest, duration=DURATION, loop=0)

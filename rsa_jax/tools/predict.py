@@ -1,15 +1,15 @@
-"""Says what a network sees in videos.
+"""Predicts classes for videos.
 
 python -m rsa_jax.tools.predict --workdir DIR VIDEO ... [--top 5] [--json out.json] [--out DIR|FILE.gif] [--window 64]
 
-VIDEO is a file in any container and codec that FFmpeg reads, a folder of frames, or a folder with either at any depth;
-in a folder, a video is known by its extension, and pictures beside videos are left out.
-Frames are chosen, resized, compressed and cropped as they were for the workdir's data set and its evaluation. With
---window, a long video is cut into parts that are predicted one by one. A video that cannot be decoded is reported,
-and the exit status is 1; the others are predicted all the same.
+VIDEO is a file in any container and codec that FFmpeg reads, a folder of frames, or a folder with either at any depth.
+In a folder, videos are recognised by their extension, and images beside videos are ignored.
+Frames are sampled, resized, compressed and cropped as in the preparation and evaluation of the workdir's data set. With
+--window, a long video is split into parts that are predicted one by one. A video that cannot be decoded is reported,
+and the exit status is 1; the others are still predicted.
 """
 
-# Worker processes import this file, too: JAX stays out of them by being imported in `main`.
+# Worker processes import this file, too. JAX is imported in `main`, so that they do not load it.
 import argparse
 import dataclasses
 import functools
@@ -28,25 +28,25 @@ from rsa_jax.data.segments import Reading, Segment, Video, try_video
 from rsa_jax.data.sources import list_videos
 from rsa_jax.files import printable, write_json
 
-# Parts that a picture shows: of more, so many from all over the video, or over all videos.
+# Maximum number of parts in the image of one video, and in the animation of all videos; more are subsampled evenly.
 MOST_ROWS = 24
 MOST_CLIPS = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Part(Segment):
-    """A segment that knows its video.
+    """A segment and the video that it belongs to.
 
     Attributes:
-      path: of the video.
-      rate: its stored frames per second, as far as the file says so.
+      path: path of the video.
+      rate: stored frames per second of the video; None if the file does not state it.
     """
 
     path: Path
     rate: float | None
 
     def seconds(self) -> tuple[float, float] | None:
-        """Where in the video it starts and ends."""
+        """Start and end in the video, in seconds; None if the rate is unknown."""
         return (self.start / self.rate, self.stop / self.rate) if self.rate else None
 
     def __str__(self) -> str:
@@ -55,34 +55,34 @@ class Part(Segment):
         return f"frames {self.start} to {self.stop - 1}{times}"
 
     def title(self) -> str:
-        """Name of the video and place in it."""
+        """Name of the video, and frames and seconds of the part."""
         return f"{printable(Path(self.path.name))}, {self}"
 
 
 class Prediction(NamedTuple):
-    """What the network says of a part: its classes of highest probability, first the highest."""
+    """Most probable classes of a part, in descending order."""
 
     part: Part
     classes: list[dict[str, Any]]
 
     def line(self) -> str:
-        """To read, in one line."""
+        """Classes and probabilities as one line of text."""
         return ", ".join(f"{rank['name']} {rank['probability']:.1%}" for rank in self.classes)
 
 
 def find_paths(arguments: Sequence[Path]) -> list[Path]:
-    """The videos that the arguments stand for, each once; an argument without any stands for itself."""
+    """Videos that the arguments name or contain, each once. An argument that contains none is kept as it is."""
     return list(dict.fromkeys(video for path in arguments for video in list_videos(path) or [path]))
 
 
 def read_parts(paths: Sequence[Path], reading: Reading, workers: int, failed: list[str]) -> Iterator[Part]:
-    """Decodes videos side by side.
+    """Decodes videos in parallel.
 
     Args:
-      paths: of the videos.
-      reading: of them.
-      workers: processes.
-      failed: gets the reasons of those that cannot be read.
+      paths: paths of the videos.
+      reading: sampling and decoding settings.
+      workers: number of processes.
+      failed: receives the reason for every video that cannot be read.
     """
     read = functools.partial(try_video, reading=reading)
     for path, video in parallel_map(read, paths, min(workers, len(paths))):
@@ -94,13 +94,13 @@ def read_parts(paths: Sequence[Path], reading: Reading, workers: int, failed: li
 
 
 def ranking(probabilities: Float[np.ndarray, " K"], class_names: Sequence[str], top: int) -> list[dict[str, Any]]:
-    """The classes of highest probability, first the highest."""
+    """The `top` most probable classes, in descending order."""
     order = np.argsort(-probabilities, kind="stable")[:top]
     return [{"class": int(i), "name": class_names[i], "probability": float(probabilities[i])} for i in order]
 
 
 def as_text(video: Sequence[Prediction]) -> str:
-    """Of one video: its path, and below for each part a line for each class."""
+    """Predictions of one video as text: its path, then one line per class for each part."""
     lines = [printable(video[0].part.path)]
     for prediction in video:
         lines += [f"  {prediction.part}"] if len(video) > 1 else []
@@ -109,7 +109,7 @@ def as_text(video: Sequence[Prediction]) -> str:
 
 
 def as_json(video: Sequence[Prediction]) -> dict[str, Any]:
-    """The same. `start` and `stop`, the first frame and the one after the last, count stored frames."""
+    """Predictions of one video for JSON. `start` (first frame) and `stop` (one past the last) count stored frames."""
     parts = [
         {"start": it.part.start, "stop": it.part.stop, "seconds": it.part.seconds(), "classes": it.classes}
         for it in video
@@ -118,17 +118,17 @@ def as_json(video: Sequence[Prediction]) -> dict[str, Any]:
 
 
 def spread(predictions: Sequence[Prediction], most: int) -> list[Prediction]:
-    """At most so many of them, from all over."""
+    """Evenly spaced subset of at most `most` predictions."""
     return [predictions[i] for i in sorted({round(i) for i in np.linspace(0, len(predictions) - 1, most)})]
 
 
 def draw_strip(video: Sequence[Prediction], num_frames: int, out: Path) -> None:
-    """Draws a row of frames for each part of a video, under what the network says of it.
+    """Draws a row of frames for each part of a video, under its prediction.
 
     Args:
-      video: its parts.
-      num_frames: of a clip; the first one is drawn.
-      out: picture to write.
+      video: predictions of its parts.
+      num_frames: frames per clip; the first clip of a part is drawn.
+      out: image file to write.
     """
     from rsa_jax.tools.pictures import Row, draw_rows
 
@@ -140,7 +140,7 @@ def draw_strip(video: Sequence[Prediction], num_frames: int, out: Path) -> None:
 
 
 def draw_gif(predictions: Sequence[Prediction], num_frames: int, out: Path) -> None:
-    """Draws the clips of parts one after the other, beside what the network says of them."""
+    """Animates the clips of parts one after the other, beside their predictions."""
     from rsa_jax.tools.pictures import annotate, save_animation
 
     images = []
@@ -184,7 +184,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
-    """Raises a ValueError if nothing can be written to where the arguments say."""
+    """Raises a ValueError if an output path of the arguments cannot be written to."""
     from rsa_jax.tools.pictures import check_picture
 
     if args.json and (args.json.is_dir() or not args.json.absolute().parent.is_dir()):
@@ -196,7 +196,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints predictions, and writes what the arguments ask for. Returns the exit status: 1 if a video failed."""
+    """Prints predictions, and writes the requested files. Returns the exit status: 1 if a video failed."""
     args = _parse(argv)
     from rsa_jax.logs import setup_logging
     from rsa_jax.training.predictor import Predictor

@@ -25,14 +25,14 @@ def draw_predictions(
     class_names: Sequence[str],
     out: Path,
 ) -> None:
-    """One row a clip: its frames, and its true and predicted class, green where they agree and red elsewhere.
+    """Draws one row per clip: its frames, and its true and predicted class, green if they agree and red otherwise.
 
     Args:
-        frames: as stored.
+        frames: stored frames.
         label: true classes.
-        probabilities: of all classes.
-        class_names: by class.
-        out: picture to write; the extension says the format.
+        probabilities: probabilities of all classes.
+        class_names: names in the order of the classes.
+        out: image file to write; the extension determines the format.
     """
     rows = []
     for clip, true, probability in zip(frames, label, probabilities, strict=True):

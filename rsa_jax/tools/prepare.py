@@ -3,10 +3,10 @@
 python -m rsa_jax.tools.prepare something_something_v2 --source DIR [--data_dir DIR]
 python -m rsa_jax.tools.prepare video_folder/my_videos --source DIR
 
-Interrupted, it goes on where it was when it is started again.
+The same command resumes an interrupted preparation.
 """
 
-# Worker processes import this file, too: TensorFlow stays out of them by being imported in the functions.
+# Worker processes import this file, too. TensorFlow is imported in the functions, so that they do not load it.
 import argparse
 import os
 import signal
@@ -14,12 +14,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# Of the tool itself; the other arguments are options of a data set.
+# Arguments of the tool itself; the others are options of a data set.
 _TOOL = ("name", "data_dir", "overwrite", "check")
 
 
 def _parser() -> argparse.ArgumentParser:
-    # What is not given is not an option of the data set: it has its own defaults.
+    # Arguments that are not given are suppressed: the data set has its own defaults.
     parser = argparse.ArgumentParser(
         "rsa_jax.tools.prepare",
         description=__doc__,
@@ -107,7 +107,7 @@ def _stop(signum: int, frame: object) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prepares a data set and reports. Returns the exit status: 1 if there is no data set in the end."""
+    """Prepares or checks a data set. Returns the exit status: 0 on success, 130 if interrupted, else 1."""
     args = _parser().parse_args(argv)
     from rsa_jax.data.builder import PreparationError, data_path
     from rsa_jax.data.parallel import WorkerDiedError

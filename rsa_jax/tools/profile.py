@@ -1,12 +1,12 @@
-"""Prints what a network costs, layer by layer: parameters, multiply-adds, activations and, on request, time.
+"""Prints the cost of a network layer by layer: parameters, multiply-adds, activations and, on request, time.
 
 python -m rsa_jax.tools.profile --config configs/ssv2.py [--time] [--target v5e] [--config.data.num_frames=16 ...]
 
-All figures are of one clip. Multiply-adds are counted as in the paper's tables: convolutions, transforms and the
-classifier; nothing for BatchNorm, activations and pooling.
+All figures are for one clip. Multiply-adds (MACs) are counted as in the paper's tables: convolutions, transforms and
+the classifier count; BatchNorm, activations and pooling do not.
 
---target compiles the training step for a chip that need not be there (pip install -e .[tpu] or .[gpu]; one such
-process at a time), and prints what its compiler says: memory and time with batch_size, halved until it fits.
+--target compiles the training step for a chip that need not be present (pip install -e .[tpu] or .[gpu]; one such
+process at a time), and prints the estimated memory and time for batch_size, halved until it fits.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ TIME = flags.DEFINE_bool("time", False, "Measure the time of every layer and of 
 TARGET = flags.DEFINE_enum("target", None, list(CHIPS), "Compile the training step for this chip, too.")
 
 REPEATS = 5
-# Of stored frames, where no data set says it: those of prepared videos with a short side of 240.
+# Stored frame size if no data set defines it: that of videos prepared with a short side of 240.
 FRAME_SIZE = (240, 320)
 MIB, GIB = 2**20, 2**30
 
@@ -47,12 +47,12 @@ class LayerCost:
     """The cost of one layer for one clip.
 
     Attributes:
-        name: of the layer in the network.
-        kind: its class.
-        input: shape of its input, `B T H W C` or `B T C`.
-        output: of its output, with its type.
-        parameters: their number.
-        multiply_adds: their number.
+        name: name of the layer in the network.
+        kind: class of the layer.
+        input: shape of the input, `B T H W C` or `B T C`.
+        output: shape and dtype of the output.
+        parameters: number of parameters.
+        multiply_adds: number of MACs.
     """
 
     name: str
@@ -64,25 +64,25 @@ class LayerCost:
 
     @property
     def output_bytes(self) -> int:
-        """Memory of the output."""
+        """Size of the output in bytes."""
         return self.output.size * self.output.dtype.itemsize
 
 
 class Seconds(NamedTuple):
-    """Times of a forward pass, and of a forward pass with its gradients."""
+    """Times of a forward pass, and of a forward pass with gradients."""
 
     forward: float
     both: float
 
 
 def profile(config: ConfigDict) -> list[LayerCost]:
-    """The cost of every layer that has parameters, in the order of the computation. Computes nothing.
+    """Cost of every layer that has parameters, in the order of computation. The network is traced, not run.
 
     Args:
-        config: of a run, with `model.num_classes` set.
+        config: configuration of a run, with `model.num_classes` set.
 
     Raises:
-        ValueError: a field of the configuration is wrong.
+        ValueError: If a field of the configuration is invalid.
     """
     costs: list[LayerCost] = []
 
@@ -99,9 +99,9 @@ def profile(config: ConfigDict) -> list[LayerCost]:
 
 
 def saved_bytes(config: ConfigDict, device: jax.Device) -> int:
-    """Size of what a training step keeps of one clip for its backward pass, as JAX hands it over, on a device.
+    """Bytes of one clip's residuals that JAX keeps for the backward pass of a training step on a device.
 
-    XLA may compute some of it again instead. Parameters do not count.
+    XLA may recompute some of them instead. Parameters do not count.
     """
     model = _changed(config.model, batch_norm_clips=0)
     graph = define_model(model, device).train
@@ -125,24 +125,24 @@ def saved_bytes(config: ConfigDict, device: jax.Device) -> int:
 
 
 def step_cost(config: ConfigDict, chip: Chip) -> Cost:
-    """Compiles the training step for one chip, and returns what its compiler says.
+    """Compiles the training step for one chip, and returns the estimated cost.
 
     Args:
-        config: of a run, with `model.num_classes` set.
-        chip: of this kind.
+        config: configuration of a run, with `model.num_classes` set.
+        chip: kind of chip.
 
     Raises:
-        RuntimeError: the compiler is not installed.
-        jax.errors.JaxRuntimeError: it refuses, such as for want of memory.
-        ValueError: a field of the configuration is wrong.
+        RuntimeError: If the compiler is not installed.
+        jax.errors.JaxRuntimeError: If compilation fails, for example for lack of memory.
+        ValueError: If a field of the configuration is invalid.
     """
     return compile_for(chip, lower_train_step(config, chip.mesh(), FRAME_SIZE))
 
 
 def fitting(config: ConfigDict, chip: Chip) -> Iterator[str]:
-    """Lines about the training step on one chip: with the configuration's batch, and halved until it fits."""
+    """Lines of text on the training step on one chip, with the configured batch size halved until it fits."""
     config = config.copy_and_resolve_references()
-    # A batch consists of whole groups of BatchNorm, in every part of the accumulation.
+    # Every chunk of the gradient accumulation consists of whole ghost batches.
     unit = max(1, config.model.batch_norm_clips) * config.optimizer.accumulation
     while True:
         name, most = f"{chip.name}, {config.batch_size} clips", f"{chip.memory / GIB:.1f} GiB"
@@ -178,7 +178,7 @@ def _first_line(error: Exception) -> str:
 
 
 def measure_layers(config: ConfigDict, costs: Sequence[LayerCost]) -> list[Seconds]:
-    """Times of every layer alone for one clip; layers of one kind, shape and size are measured once."""
+    """Times of each single layer for one clip. Layers of the same kind, shape and size are measured once."""
     model = blank_model(with_implementation(config.model, jax.devices()[0]))
     layers: dict[str, Any] = {layer_name(path): layer for path, layer in _layers(model)}
     measured: dict[tuple, Seconds] = {}
@@ -212,7 +212,7 @@ def _measure(layer: nnx.Module, x: jax.Array, precision: str) -> Seconds:
 
 
 def _seconds(program: Callable, *args: Any) -> float:
-    """Median of some runs, after one that compiles."""
+    """Median time of `REPEATS` runs, after one that compiles."""
     jax.block_until_ready(program(*args))
     durations = []
     for _ in range(REPEATS):
@@ -223,7 +223,7 @@ def _seconds(program: Callable, *args: Any) -> float:
 
 
 def _layers(model: TSNResNet) -> Iterator[tuple[tuple[Any, ...], nnx.Module]]:
-    """The layers that have parameters; a transform with all that is in it is one."""
+    """Paths and layers that have parameters. A transform with all its submodules is one layer."""
     layers = {
         path: layer
         for path, layer in nnx.iter_modules(model)
@@ -260,7 +260,7 @@ def _clip(config: ConfigDict) -> jax.ShapeDtypeStruct:
 
 
 def _table(costs: Sequence[LayerCost], times: Sequence[Seconds]) -> Iterator[str]:
-    """Lines: a header, one for each layer, BatchNorms together, and the sum. Without times, no columns for them."""
+    """Lines of the table: header, one per layer, one for all BatchNorms, total. Without times, no time columns."""
     header = f"{'layer':<24}{'':<15}{'output T H W C':<18}{'parameters':>12}{'M mult-adds':>13}{'output MiB':>12}"
     yield header + (f"{'ms':>10}{'+ grad ms':>11}" if times else "")
     norms = [index for index, cost in enumerate(costs) if cost.kind == "BatchNorm"]

@@ -1,8 +1,8 @@
-"""Studies: variants by name, each with the fields of the configuration that it changes.
+"""Studies: variants by name, each with the configuration fields that it changes.
 
-`table_...` are tables of the paper, `supplement_...` those of its supplement, for the published network, which
-configs/ssv1.py has: a ResNet-50 with 7 layers of RSA, 8 queries and a window of 5 x 7 x 7 unless a row says otherwise.
-The others are their counterparts for small networks, such as that of configs/motion.py.
+`table_...` are tables of the paper, `supplement_...` tables of its supplement. Both are for the published network of
+configs/ssv1.py: a ResNet-50 with 7 RSA layers, 8 queries and a 5 x 7 x 7 window unless a row states otherwise.
+The others are their counterparts for small networks, such as the one in configs/motion.py.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ Study = dict[str, dict[str, Any]]
 
 _PARTS = ("V", "R", "V+R")
 
-# A basic kernel alone has neither, whatever the configuration says for others.
+# A kernel with only the basic part has neither, whatever the configuration sets for other variants.
 _BASIC: dict[str, Any] = {"latent_dim": None, "relation_groups": None}
 
 
@@ -29,7 +29,7 @@ def _attention(
     }
 
 
-# The paper's comparison and the field's usual baselines, on the same blocks of the same network.
+# The paper's comparison and common baselines, in the same blocks of the same network.
 TRANSFORMS: Study = {
     "1x3x3 convolution (TSN)": {"model.transform": "conv2d"},
     "temporal shift (TSM)": {"model.transform": "tsm"},
@@ -42,7 +42,7 @@ TRANSFORMS: Study = {
     "RSA": _rsa(),
 }
 
-# Window, positions, and what the heads share.
+# Window, position encoding, and whether heads share keys and values.
 ATTENTION: Study = {
     f"{place}, positions: {position}, {heads}": _attention(position, key_value, kernel_size)
     for place, kernel_size in (("window", (5, 7, 7)), ("everywhere", ()))
@@ -58,7 +58,7 @@ ATTENTION: Study = {
 def _relation(
     groups: int | None, *, decomposed: bool = True, factorized: bool = False, **fields: Any
 ) -> dict[str, Any]:
-    # Two queries: with few channels a query, groups of them would be single channels.
+    # Two queries: with more, each would have so few channels that a group would be a single channel.
     return _rsa(num_queries=2, relation_groups=groups, decomposed=decomposed, factorized=factorized, **fields)
 
 
@@ -79,7 +79,7 @@ KERNEL_AND_CONTEXT: Study = {
     for context in _PARTS
 }
 
-# With D = 16, as in the paper's table. Of 16 queries in 16 channels, normalisation would leave nothing but signs.
+# With D = 16, as in the paper's table. With 16 queries in 16 channels, normalisation would leave only signs.
 QUERIES: Study = {f"L = {queries}, D = 16": _rsa(num_queries=queries, latent_dim=16) for queries in (1, 2, 4, 8)}
 
 LATENT_DIM: Study = {f"D = {size}": _rsa(latent_dim=size) for size in (2, 4, 8, 16)}
@@ -91,7 +91,7 @@ WINDOW: Study = {
 
 NORMALIZATION: Study = {name: _rsa(normalization=name) for name in ("none", "batch", "lambda", "l2")}
 
-# Of configs/motion.py, with its two stages of two blocks.
+# For configs/motion.py, which has two stages of two blocks.
 LAYERS: Study = {
     "0 layers": {**_rsa(), "model.positions": ((), ())},
     "1 layer": {**_rsa(), "model.positions": ((), (1,))},
@@ -100,7 +100,7 @@ LAYERS: Study = {
     "4 layers": {**_rsa(), "model.positions": ((0, 1), (0, 1))},
 }
 
-# Convolutions, dynamic convolution, self-attention with and without softmax (σ) and positions, and RSA.
+# Convolutions, dynamic convolution, self-attention with and without softmax (σ) and position encoding, and RSA.
 TABLE_2: Study = {
     "1x3x3 convolution (TSN)": {"model.transform": "conv2d"},
     "(2+1)D convolution": {"model.transform": "conv2plus1d"},
@@ -117,19 +117,19 @@ TABLE_2: Study = {
     "RSA": _rsa(),
 }
 
-# Kernel and context of a single layer, in the first place of the supplement's table 2b.
+# Kernel and context of a single RSA layer, in the block of the "1 layer" row of the supplement's table 2b.
 TABLE_4A: Study = {
     name: {**changes, "model.positions": ((), (), (1,), ())} for name, changes in KERNEL_AND_CONTEXT.items()
 }
 
-# D of the decomposition of H and P, in all layers, and no decomposition.
+# Latent dimension D of the decomposition of H and P in all layers, and no decomposition.
 TABLE_4B: Study = {
     **{f"D = {size}": _rsa(latent_dim=size) for size in (2, 4, 8, 16, 32)},
     "D = C / L": _rsa(latent_dim=None),
     "H not decomposed": _rsa(latent_dim=None, decomposed=False),
 }
 
-# The first stage has 8 channels a query: more groups would not fit it.
+# At most 8 groups: the first stage has 8 channels per query.
 TABLE_4C: Study = {
     "dot product (G = 1)": _rsa(relation_groups=1),
     "G = 2": _rsa(relation_groups=2),

@@ -1,4 +1,4 @@
-"""Says what a workdir holds and what to do with it: python -m rsa_jax.tools.summary --workdir DIR."""
+"""Prints what a workdir contains and how to view it: python -m rsa_jax.tools.summary --workdir DIR."""
 
 import argparse
 import json
@@ -9,10 +9,10 @@ from rsa_jax.training.checkpoints import read_config
 
 
 def summarize(workdir: Path) -> str:
-    """The summary, a few lines of text.
+    """Summary of a workdir, a few lines of text.
 
     Raises:
-        WorkdirError: the workdir holds no run.
+        WorkdirError: If the workdir holds no run.
     """
     config = read_config(workdir)
     lines = [f"{config.model.transform} on {config.data.name}, {config.model.num_classes} classes"]

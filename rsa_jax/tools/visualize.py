@@ -43,7 +43,7 @@ from rsa_jax.training.scores import all_class_names
 
 Position = tuple[int, int, int]
 
-# Fields of `config.data` that networks in one picture must agree in: they determine what a network sees of a clip.
+# Fields of `config.data` that networks in one figure must share: they determine what a network sees of a clip.
 SHARED_FIELDS = ("num_frames", "image_size", "eval_crop")
 
 
@@ -52,7 +52,7 @@ class HasKernels(Protocol):
     """A layer whose kernels can be drawn.
 
     Attributes:
-        kernel_size: its window in frames, height, width; None: the whole feature map.
+        kernel_size: window size in frames, height and width; None: the whole feature map.
     """
 
     kernel_size: tuple[int, int, int] | None
@@ -62,7 +62,7 @@ class HasKernels(Protocol):
 
 
 def choose_layer(model: TSNResNet, wanted: str | None) -> tuple[LayerPath, HasKernels]:
-    """Path and layer by name or number; for None, the middle one of the layers with kernels.
+    """Path and layer by name or number; for None, the middle layer with kernels.
 
     Raises:
         ValueError: If there is no such layer.
@@ -88,7 +88,7 @@ def clip_and_reverse(
     @jax.jit
     def run(state: nnx.State, clips: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         model: Any = nnx.merge(graph, state)
-        model.remat = False  # what is noted in a block that may be recomputed cannot leave it
+        model.remat = False  # recorded values cannot leave a rematerialised block
         seen = []
         watch(model, path, lambda x, y: seen.append((x, y)))
         return model(clips), *seen[0]
@@ -104,14 +104,14 @@ def strongest(output: Float[Array, "T H W C"]) -> Position:
 
 
 def corresponding(position: Position, map_size: Sequence[int], other_size: Sequence[int]) -> Position:
-    """Position in a feature map of another size that holds the centre of a position's cell."""
+    """Position in a feature map of another size whose cell holds the centre of the given position's cell."""
     sizes = zip(position, map_size, other_size, strict=True)
     frame, row, column = ((2 * place + 1) * other // (2 * size) for place, size, other in sizes)
     return frame, row, column
 
 
 def all_kernels(layer: HasKernels, x: Float[Array, "T H W C"], position: Position) -> dict[str, np.ndarray]:
-    """Kernels of a position, `L t h w`; if there are several, their sum is "total"."""
+    """Kernels at a position, by name, `L t h w`; if there are several, "total" is their sum."""
     kernels = {name: np.asarray(kernel[0], np.float32) for name, kernel in layer.kernels(x[None], position).items()}
     return kernels | ({"total": np.sum(list(kernels.values()), axis=0)} if len(kernels) > 1 else {})
 
@@ -128,14 +128,14 @@ def make_panels(
 
     Args:
         model: in evaluation mode.
-        path: of the layer.
-        layer: itself.
-        clip: normalised.
-        position: of the query in the clip as it is; None: where the layer's output is largest.
-        map_size: of the feature map in which `position` counts; None: the layer's.
+        path: path of the layer.
+        layer: the layer.
+        clip: normalised clip.
+        position: query position in the original clip; None: where the layer's output is largest.
+        map_size: size of the feature map that `position` refers to; None: the layer's.
 
     Returns:
-        The two panels, and the probabilities of all classes.
+        The two panels, and the class probabilities of both clips.
 
     Raises:
         ValueError: If the position lies outside the feature map.
@@ -168,7 +168,7 @@ def short_names(workdirs: Sequence[Path]) -> list[str]:
 
 
 def check_same_clips(workdirs: Sequence[Path], configs: Sequence[ConfigDict]) -> None:
-    """Checks that all networks see the same of a clip.
+    """Checks that all networks receive the same input for a clip.
 
     Raises:
         ValueError: If the configurations differ in one of `SHARED_FIELDS`.
@@ -226,7 +226,7 @@ class _Seen(NamedTuple):
     Attributes:
         layer: name of the layer.
         predictions: class and probability, as text.
-        panels: with the layer's kernels.
+        panels: panels with the layer's kernels.
     """
 
     layer: str
@@ -234,7 +234,7 @@ class _Seen(NamedTuple):
     panels: list[Panel]
 
     def titles(self, clip: str) -> list[str]:
-        """A line of title for each panel."""
+        """Title line of each panel."""
         by = f", {self.panels[0].network}" if self.panels[0].network else ""
         return [
             f"{clip}{backwards}{by}: {prediction}     query: frame {panel.position[0]}, row {panel.position[1]}, "
@@ -248,7 +248,7 @@ class _Seen(NamedTuple):
 def _see(
     args: argparse.Namespace, workdir: Path, network: str, clip: Float[Array, "T S S 3"], first: Panel | None
 ) -> _Seen:
-    """Runs the network of a workdir; its query is that of the first network's panel, if there is one."""
+    """Runs the network of a workdir. Its query is the one of `first`, the first network's panel, if given."""
     model = load_model(workdir, args.checkpoint)
     query = (first.position, first.map_size) if first else (args.position, None)
     try:
@@ -262,10 +262,10 @@ def _see(
 
 
 def draw_clip(args: argparse.Namespace) -> str:
-    """Draws the requested picture.
+    """Draws the requested figure.
 
     Returns:
-        A description of the picture.
+        A description of the figure.
 
     Raises:
         ValueError: If a workdir, the layer or the position does not exist, the workdirs' networks see different clips,
@@ -293,7 +293,7 @@ def draw_clip(args: argparse.Namespace) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Draws the picture."""
+    """Draws the figure."""
     args = _parse(argv)
     setup_logging()
     try:

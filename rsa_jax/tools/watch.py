@@ -1,4 +1,4 @@
-"""Looks into a network: what goes through its layers."""
+"""Records the inputs and outputs of a network's layers."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import jax
 from flax import nnx
 
-# Where a layer stands in a network: names of attributes, and numbers in lists, as `nnx.iter_modules` gives them.
+# Path of a layer in a network: attribute names and list indices, as `nnx.iter_modules` yields them.
 Path = Sequence[Any]
 
 
 class _Recorder(nnx.Module):
-    """Stands in the place of a layer, and notes what goes through it."""
+    """Replaces a layer, and passes its inputs and outputs to `note`."""
 
     def __init__(self, layer: nnx.Module, note: Callable[[jax.Array, jax.Array], None]):
         self.layer, self.note = layer, note
@@ -26,12 +26,12 @@ class _Recorder(nnx.Module):
 
 
 def watch(model: nnx.Module, path: Path, note: Callable[[jax.Array, jax.Array], None]) -> None:
-    """Has every call of a layer noted, with its input and its output.
+    """Calls `note` with the input and output of every call of a layer.
 
     Args:
-        model: is changed. Blocks that are recomputed (`model.remat`) call their layers twice.
-        path: of the layer.
-        note: takes input and output.
+        model: network, changed in place. Rematerialised blocks (`model.remat`) call their layers twice.
+        path: path of the layer.
+        note: function of the input and the output.
     """
     *parents, name = path
     parent: Any = model
@@ -44,5 +44,5 @@ def watch(model: nnx.Module, path: Path, note: Callable[[jax.Array, jax.Array], 
 
 
 def layer_name(path: Path) -> str:
-    """The path with dots between its parts."""
+    """Dotted name of a path."""
     return ".".join(map(str, path))

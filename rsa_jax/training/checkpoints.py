@@ -1,4 +1,4 @@
-"""Checkpoints of a run, and what a workdir says of the run it belongs to."""
+"""Checkpoints of a run, and the configuration and data set recorded in its workdir."""
 
 import functools
 import json
@@ -15,7 +15,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from rsa_jax.files import write_json
 from rsa_jax.training.state import TrainState
 
-# Fields that a run may change when it goes on, since its results do not depend on them.
+# Fields that may change when a run resumes, since its results do not depend on them.
 FREE_FIELDS = (
     "eval.",
     "log.",
@@ -28,7 +28,7 @@ FREE_FIELDS = (
     "optimizer.recipe_learning_rate",
 )
 
-# What runs did before these fields existed: their values where a workdir's configuration lacks them.
+# Values of fields that a workdir's configuration lacks: the behaviour of runs before these fields existed.
 EARLIER_VALUES = {
     "init_from": "none",
     "matmul_precision": "default",
@@ -38,16 +38,16 @@ EARLIER_VALUES = {
     "model.implementation": None,
 }
 
-# Fields that workdirs of earlier runs have, and that say nothing of their results.
+# Removed fields that earlier workdirs still have. Results did not depend on them.
 FORMER_FIELDS = ("model.rsa.form",)
 
 
 class WorkdirError(ValueError):
-    """A workdir that does not fit what is asked of it."""
+    """A workdir that does not fit the request."""
 
 
 class Checkpoints:
-    """The checkpoints of a workdir: the latest ones and the best by validation top-1 are kept.
+    """Checkpoints of a workdir. The latest ones and the best by validation top-1 are kept.
 
     Saves are asynchronous; a checkpoint appears under its name only when it is complete.
     """
@@ -64,21 +64,21 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> None:
-        """Starts to save a state under its step, with the validation metrics if it was evaluated."""
+        """Starts saving a state under its step, with the validation metrics if it was evaluated."""
         step = int(state.step)
         if step not in self._manager.all_steps():
             self._manager.save(step, args=ocp.args.StandardSave(state._asdict()), metrics=metrics)
 
     def restore(self, state: TrainState, step: int) -> TrainState:
-        """The state of a step.
+        """The state saved at a step.
 
         Args:
-            state: shapes, types and shardings to restore to, as `jax.ShapeDtypeStruct`. They may be of another
-                number of devices than the ones it was saved from.
-            step: of the checkpoint.
+            state: shapes, dtypes and shardings to restore to, as `jax.ShapeDtypeStruct`. The number of devices may
+                differ from that of the save.
+            step: step of the checkpoint.
 
         Raises:
-            WorkdirError: there is none of that step.
+            WorkdirError: there is no checkpoint of that step.
         """
         if step not in self._manager.all_steps():
             raise WorkdirError(f"{self.directory}: has checkpoints of steps {self.steps()}, not of {step}")
@@ -89,14 +89,14 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def latest(self) -> int | None:
-        """The latest step, None without any."""
+        """The latest step, or None if there is no checkpoint."""
         return self._manager.latest_step()
 
     def find(self, name: str) -> int:
-        """The step that "best", "latest" or a number stands for.
+        """The step named by "best", "latest" or a number.
 
         Raises:
-            WorkdirError: there is no checkpoint yet, or the name is none of these.
+            WorkdirError: there is no checkpoint yet, or the name is invalid.
         """
         if not self.steps():
             raise WorkdirError(f"{self.directory}: holds no checkpoint; train first")
@@ -120,15 +120,15 @@ def _top1(metrics: dict[str, float]) -> float:
 
 
 def check_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
-    """Checks that a workdir is new, or of the same run and data.
+    """Checks that a workdir is new or belongs to the same run and data.
 
     Args:
-        workdir: of the run.
-        config: of the run, with `model.num_classes` set.
-        dataset: its name, class names, directional classes and provenance.
+        workdir: workdir of the run.
+        config: run configuration, with `model.num_classes` set.
+        dataset: name, class names, directional classes and provenance of the data set.
 
     Raises:
-        WorkdirError: the workdir belongs to another configuration; the fields that differ are named.
+        WorkdirError: the workdir belongs to another configuration; the message names the fields that differ.
     """
     if (workdir / "config.json").exists():
         check_same(read_config(workdir), config, workdir)
@@ -136,7 +136,7 @@ def check_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) ->
 
 
 def claim_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
-    """Writes config.json and dataset.json into a new workdir; into an older one, what it did not know of its data."""
+    """Writes config.json and dataset.json into a new workdir, or fills unknown fields of dataset.json in an old one."""
     if jax.process_index() > 0:
         return
     if (workdir / "config.json").exists():
@@ -152,10 +152,10 @@ def learn_class_names(workdir: Path, data_name: str, class_names: Sequence[str])
     """Writes class names into a workdir that has none, such as one of released weights.
 
     Args:
-        workdir: of a run.
-        data_name: the data set that its network was evaluated on. The names of another one than the workdir's
-            configuration has, or another number of names than of classes, are not taken.
-        class_names: of that data set.
+        workdir: workdir of a run.
+        data_name: data set that the network was evaluated on. Class names are written only if it is the data set of
+            the workdir's configuration and has as many classes as the network.
+        class_names: class names of that data set.
     """
     dataset, config = read_dataset(workdir), read_config(workdir)
     if dataset["class_names"] is not None:
@@ -175,10 +175,10 @@ def learn_class_names(workdir: Path, data_name: str, class_names: Sequence[str])
 
 
 def check_same(saved: ConfigDict, config: ConfigDict, workdir: Path, section: str = "") -> None:
-    """Compares two configurations in all but the `FREE_FIELDS`, or in one section of them.
+    """Compares two configurations, or one section of them, in all fields but `FREE_FIELDS`.
 
     Raises:
-        WorkdirError: they differ; every field is named with both values.
+        WorkdirError: they differ; the message gives both values of every differing field.
     """
     old, new = _flatten(saved.to_dict()), _flatten(config.to_dict())
     missing = "(no such field)"
@@ -196,10 +196,10 @@ def check_same(saved: ConfigDict, config: ConfigDict, workdir: Path, section: st
 
 
 def check_dataset(workdir: Path, dataset: dict[str, Any], fields: Sequence[str]) -> None:
-    """Compares what the workdir knows of its data set with the one at hand. What it does not know is None.
+    """Compares the data set recorded in the workdir with the current one. Unknown fields (None) match anything.
 
     Raises:
-        WorkdirError: they differ in one of these fields.
+        WorkdirError: they differ in one of `fields`.
     """
     saved = read_dataset(workdir)
     for field in fields:
@@ -211,10 +211,10 @@ def check_dataset(workdir: Path, dataset: dict[str, Any], fields: Sequence[str])
 
 
 def read_config(workdir: Path) -> ConfigDict:
-    """The configuration of the run in a workdir, with the fields that are newer than the run, without former ones.
+    """The configuration of the run in a workdir. Fields newer than the run are added, former ones removed.
 
     Raises:
-        WorkdirError: it holds no run.
+        WorkdirError: the workdir holds no run.
     """
     content = _read_json(workdir / "config.json")
 
@@ -233,10 +233,10 @@ def read_config(workdir: Path) -> ConfigDict:
 
 
 def read_dataset(workdir: Path) -> dict[str, Any]:
-    """What the run in a workdir knows of its data set: `class_names` and more.
+    """The data set recorded in a workdir: `class_names` and more.
 
     Raises:
-        WorkdirError: it holds no run.
+        WorkdirError: the workdir holds no run.
     """
     return _read_json(workdir / "dataset.json")
 
@@ -251,7 +251,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _flatten(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """By dotted name; tuples as lists, as they come out of a JSON file."""
+    """Values by dotted name. Tuples become lists, as in a JSON file."""
     flat: dict[str, Any] = {}
     for name, value in fields.items():
         if isinstance(value, dict):

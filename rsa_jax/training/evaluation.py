@@ -1,4 +1,4 @@
-"""Scores of a split, in which every video counts exactly once."""
+"""Scores of a split, with every video counted exactly once."""
 
 import dataclasses
 import itertools
@@ -22,7 +22,7 @@ EvalStep = Callable[[PyTree, PyTree, Batch, View], Batch]
 
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """The views of each video, and how their scores are averaged: `num_clips`, `num_crops`, `average` of the config."""
+    """Views of each video and the averaging of their scores, as configured in `config.eval`."""
 
     num_clips: int = 1
     num_crops: int = 1
@@ -30,16 +30,16 @@ class Views:
 
     @classmethod
     def of(cls, config: ConfigDict) -> "Views":
-        """Those of `config.eval`."""
+        """The views of `config.eval`."""
         return cls(config.eval.num_clips, config.eval.num_crops, config.eval.average)
 
     def each(self) -> list[View]:
-        """All of them."""
+        """List of all views of a video."""
         return list(itertools.starmap(View, itertools.product(range(self.num_clips), CROP_PLACES[self.num_crops])))
 
 
 def make_eval_step(model: ModelDefinition, config: ConfigDict) -> EvalStep:
-    """`logits` of one view of a batch, with `index`, `label` and `mask` of its videos."""
+    """Function from a batch to the `logits` of one view, with `index`, `label` and `mask` of the videos."""
     predict = make_predict(model, config)
 
     def eval_step(params: PyTree, batch_stats: PyTree, batch: Batch, view: View) -> Batch:
@@ -57,21 +57,21 @@ def evaluate(
     mesh: jax.sharding.Mesh,
     views: Views,
 ) -> tuple[Float[np.ndarray, "N K"], Int[np.ndarray, " N"], list[str]]:
-    """Runs a compiled `make_eval_step` over the batches, one view after the other.
+    """Runs a compiled `make_eval_step` over the batches, one view at a time.
 
     Args:
-        eval_step: compiled, with outputs that every device holds.
-        params: of the network.
-        batch_stats: of the network.
-        batches: of this process, with the frames of `views.num_clips` clips.
-        mesh: of all devices.
-        views: of each video.
+        eval_step: compiled evaluation step with replicated outputs.
+        params: parameters of the network.
+        batch_stats: running statistics of the network.
+        batches: batches of this process, with the frames of `views.num_clips` clips.
+        mesh: mesh of all devices.
+        views: views of each video.
 
     Returns:
         Log-probabilities, labels and ids of all videos in the order of the split, in every process.
 
     Raises:
-        ValueError: there is no batch.
+        ValueError: there are no batches.
     """
     ids: list[tuple[np.ndarray, np.ndarray]] = []
 
@@ -82,7 +82,7 @@ def evaluate(
             yield [eval_step(params, batch_stats, on_devices, view) for view in views.each()]
 
     rows = []
-    # One batch behind: the devices have the next one while the host averages.
+    # One batch behind: the devices compute the next one while the host averages.
     for done, _ in itertools.pairwise(itertools.chain(outputs(), [[]])):
         videos, *_ = fetched = jax.device_get(done)
         logits = np.stack([output["logits"] for output in fetched])
@@ -96,11 +96,11 @@ def evaluate(
 
 
 def _gather_ids(index: Int[np.ndarray, " n"], ids: np.ndarray) -> list[str]:
-    """Ids of all processes' videos, in the order of the split.
+    """Ids of the videos of all processes, in the order of the split.
 
     Args:
-        index: position of each in the split; padding repeats some.
-        ids: bytes. Each process brings as many.
+        index: position of each video in the split; padding repeats some.
+        ids: ids as bytes, equally many in every process.
     """
     ids = ids.astype(np.bytes_)
     width = int(np.max(multihost_utils.process_allgather(np.int32(ids.itemsize))))

@@ -1,4 +1,4 @@
-"""Training from a configuration to the last checkpoint, and the evaluation of one."""
+"""Training from a configuration to the last checkpoint, and evaluation of a checkpoint."""
 
 import dataclasses
 import signal
@@ -28,16 +28,16 @@ from rsa_jax.training.state import TrainState, to_devices
 def train(config: ConfigDict, workdir: Path) -> bool:
     """Trains to the end of the run, from the latest checkpoint of the workdir if there is one.
 
-    SIGTERM and Ctrl-C save a checkpoint and return; in one of several processes, SIGTERM alone.
+    On SIGTERM or Ctrl-C, saves a checkpoint and returns. With several processes, only SIGTERM does this.
 
     Returns:
-        Whether the end was reached, and no signal asked to stop meanwhile.
+        Whether the end was reached without a signal to stop.
 
     Raises:
-        ValueError: the configuration is wrong, or the workdir belongs to another one.
-        NonFiniteLossError: a loss is infinite or not a number. Nothing is saved after it.
+        ValueError: the configuration is invalid, or the workdir belongs to another one.
+        NonFiniteLossError: a loss is infinite or NaN. Nothing is saved after it.
     """
-    if not (workdir / "config.json").exists():  # before the data set, which may take a day to prepare
+    if not (workdir / "config.json").exists():  # before preparing the data set, which may take a day
         require_initial_weights(config)
     run = make_run(config)
     run.check()
@@ -46,7 +46,7 @@ def train(config: ConfigDict, workdir: Path) -> bool:
     checkpoints = Checkpoints(workdir, run.config.checkpoint)
     try:
         state = _restore_or_init(run, checkpoints)
-        claim_workdir(workdir, run.config, dataset)  # not before: what fails until here leaves it free
+        claim_workdir(workdir, run.config, dataset)  # not earlier: a failure up to here leaves it unclaimed
         if int(state.step) >= run.num_steps:
             logging.info("All %d steps are done.", run.num_steps)
             return True
@@ -56,12 +56,12 @@ def train(config: ConfigDict, workdir: Path) -> bool:
 
 
 def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """Evaluates `eval.checkpoint` of the workdir by the views of `config.eval`.
+    """Evaluates the checkpoint `eval.checkpoint` of the workdir on the views of `config.eval`.
 
-    Writes scores.npz, eval.json and report.html; and the class names of the data set into a workdir without any.
+    Writes scores.npz, eval.json and report.html. Adds the data set's class names to a workdir without any.
 
     Raises:
-        ValueError: the workdir holds no such checkpoint, or its network is another one than `config.model`.
+        ValueError: the workdir holds no such checkpoint, or its network differs from `config.model`.
     """
     run, state = restore_run(config, workdir, config.eval.checkpoint)
     step = int(state.step)
@@ -139,26 +139,26 @@ def _restore_or_init(run: Run, checkpoints: Checkpoints) -> TrainState:
 
 
 def _evaluates(run: Run, step: int) -> bool:
-    """At the end of every `eval.every_epochs`-th epoch, and at the end."""
+    """Whether to evaluate: after every `eval.every_epochs`-th epoch and at the end of the run."""
     epoch, rest = divmod(step, run.steps_per_epoch)
     return rest == 0 and (epoch % run.config.eval.every_epochs == 0 or step == run.num_steps)
 
 
 def _restarts(run: Run, step: int) -> bool:
-    """Before the first step of every epoch but the first, if the configuration asks for it."""
+    """Whether to restart: before the first step of every epoch but the first, with `optimizer.restart_step`."""
     return run.config.optimizer.restart_step and step > 0 and step % run.steps_per_epoch == 0
 
 
 class StopSignal:
-    """Notes SIGTERM and Ctrl-C, so that the loop can save and stop between two steps. A second one stops at once.
+    """Records SIGTERM and Ctrl-C, so that the loop can save and stop between steps. A second signal stops at once.
 
     Attributes:
-        received: whether this process, if it is the only one, got one.
+        received: whether a signal was received; stays False with several processes.
     """
 
     def __enter__(self) -> "StopSignal":
         self.received = False
-        if jax.process_count() == 1:  # with several, JAX has a handler of its own
+        if jax.process_count() == 1:  # with several processes, JAX has its own handler
             self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
@@ -167,7 +167,7 @@ class StopSignal:
             self._restore()
 
     def requested(self, step: int) -> bool:
-        """Whether to stop after this step. All hosts agree on the step, whichever of them got the signal."""
+        """Whether to stop after this step. All hosts agree on the step, whichever of them received the signal."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
         return self.received
@@ -182,7 +182,7 @@ class StopSignal:
 
 
 def _readable(fields: dict[str, Any], separator: str = ", ") -> str:
-    """Names and values; of a list, which may hold thousands of clips, the length."""
+    """Names and values as text. A long list, which may hold thousands of clips, is given by its length."""
 
     def text(value: Any) -> str:
         if isinstance(value, float):

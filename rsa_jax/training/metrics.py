@@ -1,6 +1,6 @@
-"""The log of a run: TensorBoard, metrics.jsonl, and lines to read.
+"""The log of a run: TensorBoard, metrics.jsonl and text.
 
-clu and, behind it, TensorFlow are imported here alone.
+Only this module imports clu and, through it, TensorFlow.
 """
 
 import json
@@ -18,17 +18,17 @@ from rsa_jax.training.step import Metrics
 
 
 class NonFiniteLossError(RuntimeError):
-    """A loss, or the parameters after the step, are infinite or not numbers."""
+    """A loss, or the parameters after the step, are infinite or NaN."""
 
 
 class RunLog:
-    """Writes metrics of steps; only the first process does.
+    """Writes the metrics of steps. Only the first process writes.
 
     Args:
-        workdir: gets TensorBoard events and metrics.jsonl.
-        first_step: where the run goes on. Lines of later steps, of a run that was killed, are taken out.
-        num_steps: of the whole run.
-        every_steps: between progress reports.
+        workdir: directory for TensorBoard events and metrics.jsonl.
+        first_step: step from which the run resumes. Lines of later steps, left by a killed run, are removed.
+        num_steps: number of steps of the whole run.
+        every_steps: steps between progress reports.
     """
 
     def __init__(self, workdir: Path, *, first_step: int, num_steps: int, every_steps: int):
@@ -46,26 +46,26 @@ class RunLog:
                 partial.write_text("".join(line + "\n" for line in lines))
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """One step's metrics, by name."""
+        """Writes the metrics of one step, by name."""
         self._writer.write_scalars(step, metrics)
         if self._main:
             with self._jsonl.open("a") as file:
                 file.write(json.dumps({"step": step, **metrics}) + "\n")
 
     def progress(self, step: int) -> None:
-        """Called after every step; reports the time left now and then."""
+        """Reports the remaining time at intervals. Call it after every step."""
         self._progress(step)
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Flushes and closes the writer."""
         self._writer.close()
 
 
 class PendingMetrics:
-    """Metrics of steps that nobody has looked at yet: reading them at once would stop the devices.
+    """Metrics of steps that are not read yet: reading them immediately would stall the devices.
 
     Args:
-        batch_size: clips in a step.
+        batch_size: clips per step.
     """
 
     def __init__(self, batch_size: int):
@@ -74,11 +74,11 @@ class PendingMetrics:
         self.restart()
 
     def restart(self) -> None:
-        """Starts the clock of clips per second and of the time spent waiting anew."""
+        """Restarts the clocks for clips per second and waiting time."""
         self._start, self._waited, self._timed = time.perf_counter(), 0.0, 0
 
     def waiting(self) -> "PendingMetrics":
-        """Context in which the loop waits for data."""
+        """Context manager that times the loop's wait for data."""
         return self
 
     def __enter__(self) -> None:
@@ -88,15 +88,15 @@ class PendingMetrics:
         self._waited += time.perf_counter() - self._waiting_since
 
     def add(self, step: int, metrics: Metrics) -> None:
-        """Metrics of a step, still on the devices."""
+        """Adds the metrics of a step, still on the devices."""
         self._steps.append((step, metrics))
         self._timed += 1
 
     def check(self) -> None:
-        """Waits for the steps.
+        """Waits for the pending steps.
 
         Raises:
-            NonFiniteLossError: naming the steps whose loss, or parameters afterwards, are infinite or no numbers.
+            NonFiniteLossError: loss or parameters after a step are infinite or NaN; the message names the steps.
         """
         values = jax.device_get([(metrics["loss"], metrics["parameter_norm"]) for _, metrics in self._steps])
         bad = [step for (step, _), pair in zip(self._steps, values, strict=True) if not np.all(np.isfinite(pair))]
@@ -119,12 +119,12 @@ class PendingMetrics:
 
 
 def log_parameters(params: PyTree) -> None:
-    """A table of all parameters."""
+    """Logs a table of all parameters."""
     logging.info("Parameters:\n%s", parameter_overview.get_parameter_overview(params, include_stats=False))
 
 
 def _step(line: str) -> int:
-    """Of a line of metrics.jsonl; one that was cut off while it was written belongs to no step."""
+    """Step of a line of metrics.jsonl. A line cut off while being written counts as later than any step."""
     try:
         return json.loads(line)["step"]
     except json.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""Models without their run: into a run as its initial weights, into a workdir, and out of one."""
+"""Models outside of their run: loading initial weights, saving to a workdir, loading from a workdir."""
 
 import functools
 from collections.abc import Sequence
@@ -27,15 +27,15 @@ from rsa_jax.weights import load_torch, read_state_dict
 from rsa_jax.weights.state_dict import is_torchvision
 from rsa_jax.weights.transfer import Place, copy_weights, differing_blocks, transform_blocks
 
-# Values of `init_from` that are no path: random weights, and a recipe that leaves the choice to the user.
+# Values of `init_from` that are not paths: random weights, and a recipe that leaves the choice to the user.
 RANDOM, REQUIRED = "none", "required"
 
 
 def require_initial_weights(config: ConfigDict) -> None:
-    """Checks that a recipe whose published run started from ImageNet weights was given some.
+    """Checks that `init_from` is set in a recipe whose published run started from ImageNet weights.
 
     Raises:
-        ValueError: `init_from` was left as the recipe has it. The message says where to get the weights.
+        ValueError: `init_from` is still "required". The message tells where to get the weights.
     """
     if config.init_from == REQUIRED:
         name = f"resnet{config.model.depth}.tv_in1k"
@@ -49,11 +49,11 @@ def require_initial_weights(config: ConfigDict) -> None:
 
 
 class _Loaded(NamedTuple):
-    """What was loaded into a network.
+    """Result of loading weights into a network.
 
     Attributes:
-        source: where the weights are from.
-        blocks: that were not loaded.
+        source: origin of the weights.
+        blocks: blocks that were not loaded.
         reason: why the classifier was not loaded; empty if it was.
     """
 
@@ -63,21 +63,21 @@ class _Loaded(NamedTuple):
 
 
 def load_initial_weights(model: TSNResNet, config: ConfigDict, class_names: Sequence[str]) -> None:
-    """Loads the weights of `config.init_from`, in place, and logs what they are and what stays random.
+    """Loads the weights of `config.init_from` in place, and logs their origin and which weights stay random.
 
-    A workdir gives the weights of its best checkpoint, except for blocks whose transform has other weights there. A
-    file of the published code (or of `rsa_jax.tools.convert`) gives all weights, a file of torchvision those outside
-    of blocks with a transform. The classifier is loaded only from a workdir with the same class names: files name no
-    classes.
+    From a workdir, the weights of its best checkpoint, except for blocks whose transform has different weights there.
+    From a file of the published code (or of `rsa_jax.tools.convert`), all weights. From a torchvision file, the
+    weights outside of blocks with a transform. The classifier is loaded only from a workdir with the same class names:
+    files do not name their classes.
 
     Args:
-        model: with random weights.
-        config: of the run.
-        class_names: in the order of the model's classes.
+        model: model with random weights.
+        config: run configuration.
+        class_names: class names in the order of the model's classes.
 
     Raises:
-        ValueError: `init_from` was left to the user, is no file of weights and no workdir, or does not fit the network.
-        ImportError: it is a file of PyTorch, and PyTorch is not installed.
+        ValueError: `init_from` is "required", is neither a weights file nor a workdir, or does not fit the network.
+        ImportError: it is a PyTorch file, and PyTorch is not installed.
     """
     require_initial_weights(config)
     if config.init_from == RANDOM:
@@ -132,10 +132,10 @@ def _load_workdir(model: TSNResNet, path: Path, class_names: Sequence[str]) -> _
 
 
 def blank_model(config: ConfigDict) -> TSNResNet:
-    """The network that `config` (`model` of the configuration) describes, all zeros, to load weights into.
+    """All-zero network of `config` (`model` section of the configuration), to load weights into.
 
     Raises:
-        ValueError: a field of the configuration is wrong.
+        ValueError: a field of the configuration is invalid.
     """
     graph, state = nnx.split(nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(0))))
     return nnx.merge(graph, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state))
@@ -144,17 +144,17 @@ def blank_model(config: ConfigDict) -> TSNResNet:
 def save_model(
     model: TSNResNet, config: ConfigDict, workdir: Path, *, source: str, class_names: Sequence[str] | None = None
 ) -> None:
-    """Makes a workdir whose only checkpoint, of step 0, is this model.
+    """Creates a workdir whose only checkpoint, at step 0, is this model.
 
     Args:
-        model: of `config.model`.
-        config: of the run that the workdir shall stand for.
-        workdir: to make.
-        source: where the model is from.
-        class_names: in the order of its classes; None if nobody knows.
+        model: network of `config.model`.
+        config: run configuration to record in the workdir.
+        workdir: workdir to create.
+        source: origin of the weights.
+        class_names: class names in the order of the model's classes; None if unknown.
 
     Raises:
-        WorkdirError: the workdir holds a run.
+        WorkdirError: the workdir already holds a run.
     """
     params, batch_stats = split_model(model)
     optimizer = make_optimizer(config.optimizer, lambda step: 0.0)
@@ -166,24 +166,24 @@ def save_model(
         checkpoints.save(state)
     finally:
         checkpoints.close()
-    # Weights do not say which data they were trained on: what is None fits any.
+    # The training data of the weights is unknown: None matches any data set.
     unknown = dict.fromkeys(("name", "directional", "num_examples"))
     names = None if class_names is None else list(class_names)
     claim_workdir(workdir, config, unknown | {"class_names": names, "provenance": {"weights": source}})
 
 
 def load_model(workdir: Path, checkpoint: str = "best") -> TSNResNet:
-    """The model of a checkpoint, in evaluation mode. The workdir says which network it is.
+    """The model of a checkpoint, in evaluation mode. The workdir's configuration defines the network.
 
     Args:
-        workdir: of a run.
+        workdir: workdir of a run.
         checkpoint: "best", "latest" or a step.
 
     Raises:
         WorkdirError: the workdir holds no such checkpoint.
     """
     config = read_config(workdir)
-    if not (workdir / "checkpoints").is_dir():  # the manager would make the folder
+    if not (workdir / "checkpoints").is_dir():  # the manager would create the directory
         raise WorkdirError(f"{workdir} holds no checkpoint; train first")
     optimizer = make_optimizer(config.optimizer, lambda step: 0.0)
     abstract = abstract_state(functools.partial(create_state, config, optimizer), make_mesh())

@@ -15,15 +15,15 @@ NO_DECAY = ("scale", "bias")
 
 
 def make_schedule(config: ConfigDict, *, epochs: int, steps_per_epoch: int) -> optax.Schedule:
-    """Learning rate by step: linear warm-up, then a cosine.
+    """Learning rate by step: linear warm-up, then cosine decay.
 
-    With `config.schedule` "epoch" it is constant in an epoch, at its value for the end of that epoch: the
-    published runs start at 0.00402 and end at 0.00002. With "step" it moves with every step.
+    With `config.schedule` "epoch" it is constant within an epoch, at its value for the end of that epoch: the
+    published runs start at 0.00402 and end at 0.00002. With "step" it changes with every step.
 
     Args:
-        config: `optimizer` of the configuration.
-        epochs: of the whole run.
-        steps_per_epoch: to count them.
+        config: `optimizer` section of the configuration.
+        epochs: number of epochs of the whole run.
+        steps_per_epoch: number of steps per epoch.
 
     Raises:
         ValueError: warm-up takes the whole run, or the schedule is unknown.
@@ -47,10 +47,10 @@ def make_schedule(config: ConfigDict, *, epochs: int, steps_per_epoch: int) -> o
 
 
 def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Clipping, weight decay, momentum and learning rate, in PyTorch's order.
+    """Gradient clipping, weight decay, momentum and learning rate, in PyTorch's order.
 
     Args:
-        config: `optimizer` of the configuration.
+        config: `optimizer` section of the configuration.
         schedule: learning rate by step.
     """
     return optax.chain(
@@ -62,11 +62,11 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
 
 
 def compare_rate(config: ConfigDict, batch_size: int) -> str:
-    """Comparison of the learning rate per clip with the recipe's, as a sentence for the log.
+    """Comparison of the learning rate per clip with the recipe's, as text for the log.
 
     Args:
-        config: `optimizer` of the configuration.
-        batch_size: clips in a step.
+        config: `optimizer` section of the configuration.
+        batch_size: clips per step.
     """
     rate, recipe_rate, recipe_batch = config.learning_rate, config.recipe_learning_rate, config.recipe_batch_size
     if (rate, batch_size) == (recipe_rate, recipe_batch):
@@ -83,18 +83,18 @@ def compare_rate(config: ConfigDict, batch_size: int) -> str:
 def make_restart(
     config: ConfigDict,
 ) -> Callable[[optax.Params, optax.OptState], tuple[optax.Params, optax.OptState, Float[Array, ""]]]:
-    """The step without a gradient with which the published code begins every epoch but the first.
+    """The zero-gradient step with which the published code begins every epoch but the first.
 
     Its loop resets the learning rate to the base rate and steps the optimizer before the schedule sets the rate of the
-    epoch. Gradients are zero then (PyTorch 1.6), so that weight decay and the momentum of the last epoch move the
-    parameters, at the base rate. Biases of layers other than BatchNorm move at twice the base rate: their group has
-    such a factor, which the schedule overwrites in all other steps.
+    epoch. Gradients are zero then (PyTorch 1.6), so weight decay and the momentum of the previous epoch move the
+    parameters, at the base rate. Biases of layers other than BatchNorm move at twice the base rate: their parameter
+    group has this factor, which the schedule overwrites in all other steps.
 
     Args:
-        config: `optimizer` of the configuration.
+        config: `optimizer` section of the configuration.
 
     Returns:
-        A function of parameters and optimizer state, which returns both after the step, and the norm of the update.
+        A function from parameters and optimizer state to both after the step and the norm of the update.
     """
     at_base_rate = make_optimizer(config, lambda step: config.learning_rate)
 
@@ -104,14 +104,14 @@ def make_restart(
         updates, after = at_base_rate.update(jax.tree.map(jnp.zeros_like, params), opt_state, params)
         updates = _double_biases(updates)
         *momentum, _ = after
-        # The schedule's own state counts the steps of the run, of which this is none.
+        # Keep the schedule's state: it counts the steps of the run, and this is not one of them.
         return optax.apply_updates(params, updates), (*momentum, opt_state[-1]), optax.tree.norm(updates)
 
     return restart
 
 
 def _double_biases(updates: Any) -> Any:
-    """Doubles the updates of biases that stand beside a kernel; those of BatchNorm stand beside a scale."""
+    """Doubles the updates of biases next to a kernel. BatchNorm's biases are next to a scale and stay as they are."""
     if not isinstance(updates, dict):
         return updates
     return {
@@ -121,7 +121,7 @@ def _double_biases(updates: Any) -> Any:
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
-    """PyTorch's clipping: gradients times min(1, max_norm / (norm + 1e-6)). Optax has no 1e-6."""
+    """PyTorch's gradient clipping: gradients times min(1, max_norm / (norm + 1e-6)). Optax omits the 1e-6."""
 
     def update(updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None) -> tuple:
         factor = jnp.minimum(1.0, max_norm / (optax.tree.norm(updates) + 1e-6))
@@ -131,5 +131,5 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
 
 
 def decay_mask(params: optax.Params) -> optax.Params:
-    """True where weight decay applies: everywhere but in BatchNorm and biases."""
+    """True where weight decay applies: everywhere except BatchNorm and biases."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in NO_DECAY, params)

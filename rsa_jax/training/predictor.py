@@ -1,4 +1,4 @@
-"""A trained network as a function of frames; the workdir knows all that is needed."""
+"""A trained network as a function of frames. The workdir provides all settings."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -22,15 +22,15 @@ AnySegment = TypeVar("AnySegment", bound=Segment)
 
 
 class Predictor:
-    """Probabilities of all classes, computed as evaluation does it, by the views of the workdir's configuration.
+    """Probabilities of all classes, computed as in evaluation, with the views of the workdir's configuration.
 
     Args:
-        workdir: of a run.
+        workdir: workdir of a run.
         checkpoint: "best", "latest" or a step.
 
     Attributes:
-        class_names: of every class of the network; "class 12" where the workdir does not know the name.
-        reading: how the workdir's data set would have stored a video, and which of its frames are looked at.
+        class_names: name of every class of the network; "class 12" where the workdir has no name.
+        reading: how the workdir's data set would have stored a video, and which of its frames are used.
 
     Raises:
         WorkdirError: the workdir holds no such checkpoint.
@@ -49,14 +49,14 @@ class Predictor:
         )
 
     def __call__(self, frames: UInt8[np.ndarray, "B F H W 3"]) -> Float[np.ndarray, "B K"]:
-        """Of frames as stored: those of the clips of each video, one clip after the other."""
+        """Class probabilities from stored frames: those of each video's clips, one clip after the other."""
         logits = [self._predict(*self._arrays, frames, view) for view in self._views.each()]
         return np.exp(average_views(np.stack(jax.device_get(logits)), self._views.average))
 
     def stream(
         self, segments: Iterable[AnySegment], batch_size: int
     ) -> Iterator[tuple[AnySegment, Float[np.ndarray, " K"]]]:
-        """Segments with their probabilities; all batches but the last are as large, so that two programs do."""
+        """Segments with their probabilities. Only the last batch may be smaller, so two programs suffice."""
         waiting = iter(segments)
         while batch := list(islice(waiting, batch_size)):
             yield from zip(batch, self(np.stack([segment.frames() for segment in batch])), strict=True)

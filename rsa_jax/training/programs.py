@@ -1,4 +1,4 @@
-"""The programs of a run, for the devices of a mesh."""
+"""Jitted training and evaluation steps for the devices of a mesh."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ def jit_train_step(
     directional: Sequence[Sequence[int]],
     mesh: jax.sharding.Mesh,
 ) -> Any:
-    """`make_train_step`, jitted: the batch is split over the mesh, and the old state's memory given to the new one."""
+    """`make_train_step`, jitted: the batch is split over the mesh, and the old state is donated."""
     step = make_train_step(model, optimizer, schedule, config, directional)
     whole, parts = replicated(mesh), split_batch(mesh)
     return jax.jit(
@@ -45,15 +45,15 @@ def jit_train_step(
 
 
 def lower_train_step(config: ConfigDict, mesh: jax.sharding.Mesh, frame_size: tuple[int, int]) -> jax.stages.Lowered:
-    """The training step, ready to be compiled for a mesh whose devices need not exist.
+    """The lowered training step, ready to compile for a mesh whose devices need not exist.
 
     Args:
-        config: of a run, with `model.num_classes` set.
-        mesh: over whose devices the batch is split.
+        config: run configuration, with `model.num_classes` set.
+        mesh: mesh over whose devices the batch is split.
         frame_size: height and width of the data set's frames.
 
     Raises:
-        ValueError: a field of the configuration is wrong.
+        ValueError: a field of the configuration is invalid.
     """
     schedule = make_schedule(config.optimizer, epochs=config.epochs, steps_per_epoch=1000)
     optimizer = make_optimizer(config.optimizer, schedule)
@@ -64,7 +64,7 @@ def lower_train_step(config: ConfigDict, mesh: jax.sharding.Mesh, frame_size: tu
 
 
 def jit_eval_step(model: ModelDefinition, config: ConfigDict, mesh: jax.sharding.Mesh) -> EvalStep:
-    """`make_eval_step`, jitted: the batch is split over the mesh, and every device has all results."""
+    """`make_eval_step`, jitted: the batch is split over the mesh, and the results are replicated."""
     whole, parts = replicated(mesh), split_batch(mesh)
     return jax.jit(
         _on(mesh, with_precision(make_eval_step(model, config), config.matmul_precision)),
@@ -74,7 +74,7 @@ def jit_eval_step(model: ModelDefinition, config: ConfigDict, mesh: jax.sharding
 
 
 def _on(mesh: jax.sharding.Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, traced under the mesh: some operations have to know their devices."""
+    """The function, traced under the mesh: some operations need to know their devices."""
 
     @functools.wraps(function)
     def on_mesh(*args: Any) -> Any:
@@ -85,10 +85,10 @@ def _on(mesh: jax.sharding.Mesh, function: Callable[..., Any]) -> Callable[..., 
 
 
 def abstract_batch(config: ConfigDict, frame_size: tuple[int, int]) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and types of a training batch as the pipeline gives it.
+    """Shapes and dtypes of a training batch from the pipeline.
 
     Args:
-        config: of the run.
+        config: run configuration.
         frame_size: height and width of the data set's frames.
     """
     batch = config.batch_size

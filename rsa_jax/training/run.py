@@ -1,4 +1,4 @@
-"""A configuration made into what runs: data, devices and compiled programs."""
+"""A run: the data, devices and compiled programs of a configuration."""
 
 import dataclasses
 import functools
@@ -36,18 +36,18 @@ from rsa_jax.training.step import Batch, Metrics
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A configuration made into what runs: data, devices, and compiled programs.
+    """Data, devices and compiled programs of a configuration.
 
     Attributes:
-        config: with `model.num_classes` set.
-        info: of the data set.
-        model: its definition.
-        mesh: of all devices.
-        steps_per_epoch: of the training split.
-        init: the state before the first step.
-        train_step: of `make_train_step`, compiled; the old state's memory is given to the new one.
-        restart: of `make_restart`, compiled likewise: the new state, and the norm of the update.
-        eval_step: of `make_eval_step`, compiled.
+        config: run configuration, with `model.num_classes` set.
+        info: description of the data set.
+        model: definition of the model.
+        mesh: mesh of all devices.
+        steps_per_epoch: steps per epoch of the training split.
+        init: creates the state before the first step.
+        train_step: compiled `make_train_step`; donates the old state.
+        restart: compiled `make_restart`; donates the old state, returns the new one and the norm of the update.
+        eval_step: compiled `make_eval_step`.
     """
 
     config: ConfigDict
@@ -62,18 +62,18 @@ class Run:
 
     @property
     def num_steps(self) -> int:
-        """Of the whole run."""
+        """Number of steps of the whole run."""
         return self.config.epochs * self.steps_per_epoch
 
     def abstract_state(self) -> TrainState:
-        """Shapes, types and shardings of the state on this run's devices."""
+        """Shapes, dtypes and shardings of the state on this run's devices."""
         return abstract_state(self.init, self.mesh)
 
     def initial_state(self) -> TrainState:
         """The state before the first step, with the weights of `config.init_from`.
 
         Raises:
-            ValueError: `init_from` is no file of weights and no workdir, or does not fit the network.
+            ValueError: `init_from` is neither a weights file nor a workdir, or does not fit the network.
         """
         state = self.init()
         model = merge_model(self.model.train, state.params, state.batch_stats)
@@ -82,10 +82,10 @@ class Run:
         return state._replace(params=params, batch_stats=batch_stats)
 
     def check(self) -> None:
-        """Traces a training step, so that what does not fit is said before anything is written.
+        """Traces a training step, so that errors appear before anything is written.
 
         Raises:
-            ValueError: a field of the configuration is wrong.
+            ValueError: a field of the configuration is invalid.
         """
         batch = self.config.batch_size
         parts = self.config.optimizer.accumulation * jax.device_count()
@@ -96,7 +96,7 @@ class Run:
         jax.eval_shape(self.train_step, self.abstract_state(), abstract_batch(self.config, self.info.frame_size))
 
     def batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
-        """Training batches from a step to the end of the run."""
+        """Training batches from `start_step` to the end of the run."""
         return pipeline.train_batches(
             self.config.data,
             batch_size=self.config.batch_size,
@@ -108,7 +108,7 @@ class Run:
         )
 
     def eval_batches(self, num_clips: int = 1) -> Iterator[dict[str, np.ndarray]]:
-        """Batches of the evaluation split, with the frames of so many clips of each video."""
+        """Batches of the evaluation split, with the frames of `num_clips` clips of each video."""
         return pipeline.eval_batches(
             self.config.data,
             split=self.config.data.eval_split,
@@ -137,7 +137,7 @@ class Run:
 
 
 def make_run(config: ConfigDict) -> Run:
-    """Builds a run; nothing is computed yet.
+    """Builds a run. Nothing is computed yet.
 
     Raises:
         ValueError: a field of the configuration does not fit the data set or the devices.
@@ -174,12 +174,12 @@ def restore_run(config: ConfigDict, workdir: Path, checkpoint: str) -> tuple[Run
     """A run and its state at a checkpoint of the workdir.
 
     Args:
-        config: its network has to be that of the workdir; data and devices may be others.
-        workdir: of a run.
+        config: run configuration. Its network has to be that of the workdir; data and devices may differ.
+        workdir: workdir of a run.
         checkpoint: "best", "latest" or a step.
 
     Raises:
-        WorkdirError: the workdir holds no such checkpoint, or its network is another one.
+        WorkdirError: the workdir holds no such checkpoint, or its network differs.
     """
     saved, info = read_config(workdir), load_info(config.data)
     check_same(saved, with_classes(config, info), workdir, section="model.")
@@ -188,7 +188,7 @@ def restore_run(config: ConfigDict, workdir: Path, checkpoint: str) -> tuple[Run
         logging.warning("Trained on %d frames, evaluated on %d.", saved.data.num_frames, config.data.num_frames)
     if config.data.sampling != saved.data.sampling:
         logging.warning("Trained with data.sampling=%s, evaluated with %s.", saved.data.sampling, config.data.sampling)
-    # What belongs to training alone is that of the workdir: the state's structure depends on it.
+    # Fields that only concern training come from the workdir: the state's structure depends on them.
     config = config.copy_and_resolve_references()
     config.update(optimizer=saved.optimizer, epochs=saved.epochs, batch_size=saved.batch_size)
     run = make_run(config)
@@ -200,7 +200,7 @@ def restore_run(config: ConfigDict, workdir: Path, checkpoint: str) -> tuple[Run
 
 
 def with_classes(config: ConfigDict, info: pipeline.DatasetInfo) -> ConfigDict:
-    """The configuration with `model.num_classes` set to the data set's where it was None.
+    """The configuration with `model.num_classes` set to that of the data set if it was None.
 
     Raises:
         ValueError: the data set has more classes than the network.
@@ -214,7 +214,7 @@ def with_classes(config: ConfigDict, info: pipeline.DatasetInfo) -> ConfigDict:
 
 
 def load_info(data: ConfigDict) -> pipeline.DatasetInfo:
-    """Describes the data set. One process goes first: it may have to make it, on a disk that others share."""
+    """Description of the data set. Process 0 reads it first: it may have to prepare it on a shared disk."""
     if jax.process_count() > 1:
         if jax.process_index() == 0:
             pipeline.load_info(data)

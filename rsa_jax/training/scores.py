@@ -1,6 +1,6 @@
-"""Scores of clips: averages over views and over models, the metrics that follow, and the file that holds them.
+"""Scores of videos: averages over views and models, metrics, and the file that stores them.
 
-Imports no JAX: what only combines scores starts at once.
+Imports no JAX, so tools that only combine scores start at once.
 """
 
 import dataclasses
@@ -18,19 +18,19 @@ AVERAGES = ("probabilities", "logits")
 
 
 class ScoresError(ValueError):
-    """Scores that are not there, cannot be read, or do not fit each other."""
+    """Scores that are missing, unreadable or do not fit each other."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scores:
-    """What a model, or several together, say of the videos of a split.
+    """Scores of one model, or of several together, for the videos of a split.
 
     Attributes:
-        log_probabilities: by video and class. Logarithms, so that none is rounded to 0.
+        log_probabilities: scores by video and class; logarithms, so that none rounds to 0.
         label: true classes.
         ids: names of the videos in the data set; row i is video i of the split.
-        class_names: by class; the network may have more.
-        origin: what was evaluated and how; the fields of eval.json that are no metrics.
+        class_names: names by class; the network may have more classes.
+        origin: what was evaluated and how; the fields of eval.json that are not metrics.
     """
 
     log_probabilities: Float[np.ndarray, "N K"]
@@ -40,9 +40,9 @@ class Scores:
     origin: dict[str, Any]
 
     def ranks(self) -> Int[np.ndarray, " N"]:
-        """How many classes are not below the right one, itself left out: 0 where the network is right.
+        """Number of other classes that score no lower than the true class: 0 if the prediction is correct.
 
-        Ties and scores that are no numbers count as wrong.
+        Ties and NaN scores count as wrong.
         """
         own = np.take_along_axis(self.log_probabilities, self.label[:, None], axis=1)
         return np.sum(~(self.log_probabilities < own), axis=1) - 1
@@ -50,7 +50,7 @@ class Scores:
     def metrics(self) -> dict[str, float]:
         """`top1`, `top5` and `mean_class` in percent, mean `loss`, `num_examples`.
 
-        A class without videos does not count in `mean_class`.
+        `mean_class` ignores classes without videos.
         """
         rank, own = self.ranks(), np.take_along_axis(self.log_probabilities, self.label[:, None], axis=1)
         classes = [rank[self.label == label] < 1 for label in np.unique(self.label)]
@@ -64,14 +64,14 @@ class Scores:
 
 
 def all_class_names(known: Sequence[str] | None, num_classes: int) -> list[str]:
-    """A name for every class of a network, which may have more than its data set, or one that nobody knows."""
+    """A name for every class of a network: "class 12" if unknown, or if the data set has fewer classes."""
     names = list(known or [])
     return names + [f"class {label}" for label in range(len(names), num_classes)]
 
 
-@np.errstate(invalid="ignore")  # logits that are not finite: the metrics count them as wrong
+@np.errstate(invalid="ignore")  # non-finite logits: the metrics count them as wrong
 def log_softmax(logits: Float[np.ndarray, "*N K"]) -> Float[np.ndarray, "*N K"]:
-    """Logarithms of the probabilities, in float64."""
+    """Log-probabilities in float64."""
     logits = logits.astype(np.float64)
     return logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
 
@@ -83,8 +83,8 @@ def average_probabilities(
     """Mean of the probabilities over the first axis: logarithms in, logarithms out.
 
     Args:
-        log_probabilities: of M views or models.
-        weights: M positive numbers; None: all alike.
+        log_probabilities: log-probabilities of M views or models.
+        weights: M positive numbers; None: equal weights.
     """
     shares = np.ones(len(log_probabilities)) if weights is None else np.array(weights)
     shares = (shares / shares.sum()).reshape(-1, *[1] * (log_probabilities.ndim - 1))
@@ -95,8 +95,8 @@ def average_views(logits: Float[np.ndarray, "V *N K"], average: str) -> Float[np
     """Log-probabilities from the logits of V views.
 
     Args:
-        logits: of each view.
-        average: what the mean is taken of, one of `AVERAGES`.
+        logits: logits of each view.
+        average: quantity to average, one of `AVERAGES`.
     """
     if average == "logits":
         return log_softmax(logits.mean(axis=0, dtype=np.float64))
@@ -104,7 +104,7 @@ def average_views(logits: Float[np.ndarray, "V *N K"], average: str) -> Float[np
 
 
 def save_scores(path: Path, scores: Scores) -> None:
-    """Writes a .npz file of the attributes of `Scores`, complete or not at all; `origin` in it is JSON."""
+    """Writes the attributes of `Scores` to a .npz file, complete or not at all; `origin` is stored as JSON."""
     arrays = {
         "log_probabilities": scores.log_probabilities,
         "label": scores.label,
@@ -117,10 +117,10 @@ def save_scores(path: Path, scores: Scores) -> None:
 
 
 def load_scores(path: Path) -> Scores:
-    """Reads what `save_scores` wrote.
+    """Reads a file written by `save_scores`.
 
     Raises:
-        ScoresError: there is no such file, or it is another one.
+        ScoresError: there is no such file, or it is not a file of scores.
     """
     if not path.is_file():
         raise ScoresError(f"{path}: no such file; main.py --mode eval writes it")
@@ -133,5 +133,5 @@ def load_scores(path: Path) -> Scores:
                 file["class_names"].tolist(),
                 json.loads(str(file["origin"])),
             )
-    except Exception as error:  # damaged archives have a dozen ways to say so
+    except Exception as error:  # damaged archives raise a dozen types of errors
         raise ScoresError(f"{path}: expected scores of main.py --mode eval: {error}") from error

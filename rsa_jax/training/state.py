@@ -1,4 +1,4 @@
-"""What a run is made of: the arrays that a step changes, and the model they belong to."""
+"""Training state: the arrays that a step changes, and the definition of the model they belong to."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,9 +17,9 @@ PyTree = Any
 
 
 class TrainState(NamedTuple):
-    """All that a checkpoint holds, as a plain pytree of arrays.
+    """Contents of a checkpoint, as a plain pytree of arrays.
 
-    The order of data and the random numbers are functions of (seed, step) and need no place here.
+    The data order and the random numbers are functions of (seed, step) and need not be stored.
     """
 
     step: Int[Array, ""]
@@ -36,14 +36,14 @@ class ModelDefinition(NamedTuple):
 
 
 def define_model(config: ConfigDict, device: jax.Device | None = None) -> ModelDefinition:
-    """The definitions of `config.model`; computes nothing.
+    """Definition of the network in `config`. Nothing is computed.
 
     Args:
-        config: `model` of the configuration.
-        device: on which the model will run, or one of them, where that is known; see `ops.preferred`.
+        config: `model` section of the configuration.
+        device: a device that the model will run on, if known; see `ops.preferred`.
 
     Raises:
-        ValueError: a field of the configuration is wrong.
+        ValueError: a field of the configuration is invalid.
     """
 
     if device is not None:
@@ -58,20 +58,20 @@ def define_model(config: ConfigDict, device: jax.Device | None = None) -> ModelD
 
 
 def with_implementation(config: ConfigDict, device: jax.Device) -> ConfigDict:
-    """`model` of a configuration with the implementation of its operations named: by default that of the device."""
+    """The `model` section with `implementation` set: by default, to the one preferred on the device."""
     config = config.copy_and_resolve_references()
     config.implementation = config.implementation or ops.preferred(device)
     return config
 
 
 def create_state(config: ConfigDict, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step. A function of `config` and its seed; traceable."""
+    """The state before the first step: a traceable function of `config` and its seed."""
     params, batch_stats = split_model(create_model(config.model, rngs=nnx.Rngs(config.seed)))
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params))
 
 
 def abstract_state(init: Callable[[], TrainState], mesh: jax.sharding.Mesh) -> TrainState:
-    """Shapes, types and shardings of the state that `init` makes, held in whole by every device."""
+    """Shapes, dtypes and shardings of the state that `init` creates, replicated on every device."""
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), jax.eval_shape(init)
     )
@@ -83,27 +83,27 @@ def split_model(model: TSNResNet) -> tuple[PyTree, PyTree]:
 
 
 def merge_model(graph: nnx.GraphDef, params: PyTree, batch_stats: PyTree) -> TSNResNet:
-    """The model with these arrays; it shares none of its variables with another one."""
+    """The model with these arrays. It shares no variables with any other model."""
     return nnx.merge(graph, nnx.State(params), nnx.State(batch_stats), copy=True)
 
 
 def make_mesh() -> jax.sharding.Mesh:
-    """All devices of all hosts along one axis, over which batches are split."""
+    """Mesh of all devices of all hosts along one axis, over which batches are split."""
     auto = (jax.sharding.AxisType.Auto,)
     return jax.make_mesh((jax.device_count(),), (ops.BATCH_AXIS,), axis_types=auto)
 
 
 def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
-    """Every device holds the whole array."""
+    """Sharding with the whole array on every device."""
     return jax.NamedSharding(mesh, jax.P())
 
 
 def split_batch(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
-    """Every device holds its part of the first axis."""
+    """Sharding that splits the first axis over the devices."""
     return jax.NamedSharding(mesh, jax.P(ops.BATCH_AXIS))
 
 
 def to_devices(mesh: jax.sharding.Mesh, batch: dict[str, Any]) -> dict[str, jax.Array]:
-    """The global batch, of which this process brings its share; without `id`, since devices hold no text."""
+    """The global batch, to which this process adds its part. `id` is dropped, since devices hold no text."""
     numbers = {name: value for name, value in batch.items() if name != "id"}
     return jax.make_array_from_process_local_data(split_batch(mesh), numbers)

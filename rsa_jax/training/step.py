@@ -1,4 +1,4 @@
-"""One step of training, one batch of evaluation: the programs that are compiled."""
+"""Training step and evaluation of one batch: the functions to compile."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from rsa_jax.data.augment import Augmented, augment, example_keys, square_crop
 from rsa_jax.training.state import ModelDefinition, PyTree, TrainState, merge_model
 
-# Keeps the keys of steps apart from those that augmentation folds from the same seed.
+# Keeps step keys distinct from augmentation keys, which are folded from the same seed.
 _STEP = 0x57E9
 
 Batch = dict[str, jax.Array]
@@ -21,7 +21,7 @@ Metrics = dict[str, Float[Array, ""]]
 
 
 def cross_entropy(logits: Float[Array, "B K"], label: Int[Array, " B"], smoothing: float) -> Float[Array, " B"]:
-    """Of each clip, against its label mixed with `smoothing` parts of the uniform distribution."""
+    """Per-example label-smoothed cross-entropy."""
     targets = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[-1], dtype=logits.dtype), smoothing)
     return optax.softmax_cross_entropy(logits, targets)
 
@@ -29,7 +29,7 @@ def cross_entropy(logits: Float[Array, "B K"], label: Int[Array, " B"], smoothin
 def make_update(
     model: ModelDefinition, optimizer: optax.GradientTransformation, config: ConfigDict
 ) -> Callable[[TrainState, Float[Array, "B T H W 3"], Int[Array, " B"]], tuple[TrainState, Metrics]]:
-    """The update of the state by a batch of normalised clips; `make_train_step` puts augmentation before it."""
+    """The state update from a batch of normalised clips. `make_train_step` applies augmentation first."""
     parts = config.optimizer.accumulation
 
     def loss(
@@ -57,7 +57,7 @@ def make_update(
             grads, batch_stats, metrics = part(params, batch_stats, *inputs)
             return (jax.tree.map(jnp.add, sums, (grads, metrics)), batch_stats), None
 
-        # Part i takes clips i, i + parts, ...: every device has an equal share of it without moving a clip.
+        # Chunk i takes clips i, i + parts, ...: every device holds an equal number of them, so no clip moves.
         split = [x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1) for x in (clips, label)]
         inputs = (*split, jax.random.split(key, parts))
         first = jax.tree.map(lambda x: x[0], inputs)
@@ -67,7 +67,7 @@ def make_update(
         grads, metrics = jax.tree.map(lambda leaf: leaf / parts, sums)
         return grads, batch_stats, metrics
 
-    # Not a loop of one part: XLA's CPU program of it takes four times as long.
+    # No loop over a single chunk: XLA's CPU program for it takes four times as long.
     gradients = part if parts == 1 else accumulated
 
     def update(state: TrainState, clips: jax.Array, label: jax.Array) -> tuple[TrainState, Metrics]:
@@ -87,11 +87,11 @@ def make_update(
 
 
 def make_augment(config: ConfigDict, directional: Sequence[Sequence[int]]) -> Callable[[Batch], Augmented]:
-    """Makes the function from a batch of the pipeline to the network's input in a training step.
+    """Makes the function from a pipeline batch to the network's input in a training step.
 
     Args:
-        config: of the run.
-        directional: classes that a mirror turns into others, as `DatasetInfo.directional`.
+        config: run configuration.
+        directional: classes that a horizontal flip turns into others, as `DatasetInfo.directional`.
     """
     data = config.data
 
@@ -118,14 +118,14 @@ def make_train_step(
     config: ConfigDict,
     directional: Sequence[Sequence[int]],
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The step from a batch as the pipeline gives it: augmentation, network, loss, update.
+    """The training step on a pipeline batch: augmentation, network, loss, update.
 
     Args:
-        model: its definition.
-        optimizer: of `make_optimizer`.
-        schedule: its learning rate, for the log.
-        config: of the run.
-        directional: classes that a mirror turns into others, as `DatasetInfo.directional`.
+        model: definition of the model.
+        optimizer: from `make_optimizer`.
+        schedule: learning rate of the optimizer, for the log.
+        config: run configuration.
+        directional: classes that a horizontal flip turns into others, as `DatasetInfo.directional`.
     """
     augment_batch = make_augment(config, directional)
     update = make_update(model, optimizer, config)
@@ -139,7 +139,7 @@ def make_train_step(
 
 
 class View(NamedTuple):
-    """Which of a video's clips, and which crop of it: a `place` of `square_crop`."""
+    """Index of a clip in a video, and its crop: a `place` of `square_crop`."""
 
     clip: int | Int[Array, ""] = 0
     place: int | Int[Array, ""] = 1
@@ -148,10 +148,10 @@ class View(NamedTuple):
 def make_predict(
     model: ModelDefinition, config: ConfigDict
 ) -> Callable[[PyTree, PyTree, UInt8[Array, "B F H W 3"], View], Float[Array, "B K"]]:
-    """Logits of one view, from the frames of a batch as the pipeline gives them.
+    """Function from the frames of a pipeline batch to the logits of one view.
 
-    The view is an argument of the compiled program: one program serves them all, called once for each, so that it
-    takes as much memory as for one.
+    The view is an argument of the compiled program. One program, called once per view, serves all views and needs the
+    memory of only one.
     """
 
     def predict(
@@ -166,5 +166,5 @@ def make_predict(
 
 
 def step_key(seed: int, step: Int[Array, ""]) -> Key[Array, ""]:
-    """Random numbers of dropout and stochastic depth in a step."""
+    """Random key for dropout and stochastic depth in a step."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _STEP), step)

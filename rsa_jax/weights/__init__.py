@@ -1,4 +1,4 @@
-"""Weights of the published PyTorch code and of torchvision, in and out."""
+"""Import and export of the published PyTorch code's weights, and import of torchvision's."""
 
 from rsa_jax.weights.files import read_state_dict, write_state_dict
 from rsa_jax.weights.guess import guess_model

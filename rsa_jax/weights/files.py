@@ -1,4 +1,4 @@
-"""Files of weights: PyTorch's own, .safetensors and .npz."""
+"""Weight files: PyTorch, .safetensors and .npz."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,26 +11,26 @@ import safetensors.numpy
 from rsa_jax.files import complete
 from rsa_jax.weights.state_dict import StateDict, as_arrays
 
-# A PyTorch file holds the state dict itself, or has it under one of these names beside other things.
+# A PyTorch file is the state dict itself, or holds it under one of these names beside other entries.
 NESTED = ("state_dict", "model")
 
 
 class Format(NamedTuple):
-    """How a kind of file is read and written."""
+    """Reader and writer of a file format."""
 
     read: Callable[[Path], dict[str, Any]]
     write: Callable[[Path, StateDict], None]
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """Arrays by name; a leading "module." of the names is taken off.
+    """Arrays of a weight file by name; a leading "module." of the names is removed.
 
     Args:
-        path: the extension says the format: .pth.tar, .pth, .pt (PyTorch's; nothing in it is executed),
+        path: the extension determines the format: .pth.tar, .pth, .pt (PyTorch; no code in it is executed),
             .safetensors or .npz.
 
     Raises:
-        ValueError: there is no such file, the extension is none of these, or it holds no weights.
+        ValueError: If the file does not exist, cannot be read or holds no weights, or the extension is unknown.
         ImportError: a file of PyTorch, without PyTorch.
     """
     file_format = _format(path)
@@ -40,7 +40,7 @@ def read_state_dict(path: Path) -> StateDict:
         state_dict = file_format.read(path)
     except ImportError:
         raise
-    except Exception as error:  # every format has a dozen ways to say that a file is damaged
+    except Exception as error:  # each format raises many kinds of errors for a damaged file
         raise ValueError(f"{path}: cannot be read as {path.suffix}: {error}") from error
     arrays = {name: value for name, value in state_dict.items() if hasattr(value, "shape")}
     if not arrays:
@@ -52,17 +52,17 @@ def read_state_dict(path: Path) -> StateDict:
 
 
 def write_state_dict(path: Path, state_dict: StateDict) -> None:
-    """Writes a file that is complete or not there at all.
+    """Writes a weight file atomically: it is complete or absent.
 
-    A file of PyTorch has the layout of the released ones: names begin with "module." and stand under "state_dict",
-    beside the epoch and the accuracy that the published code asks for (0, since they are not known here).
+    A PyTorch file has the layout of the released ones: names begin with "module." and are nested under "state_dict",
+    beside the epoch and the accuracy that the published code expects (0, since they are unknown here).
 
     Args:
-        path: to write; the extension says the format, as for `read_state_dict`.
-        state_dict: of `to_torch` or `read_state_dict`.
+        path: to write; the extension determines the format, as for `read_state_dict`.
+        state_dict: from `to_torch` or `read_state_dict`.
 
     Raises:
-        ValueError: the file exists, or the extension is unknown.
+        ValueError: If the file exists or the extension is unknown.
         ImportError: a file of PyTorch, without PyTorch.
     """
     file_format = _format(path)
@@ -114,7 +114,7 @@ def _write_npz(path: Path, state_dict: StateDict) -> None:
 
 
 def _write_safetensors(path: Path, state_dict: StateDict) -> None:
-    # The library writes an array's memory as it lies, whatever the order of its axes.
+    # The library writes an array's raw memory, ignoring its strides.
     safetensors.numpy.save_file({name: array.copy(order="C") for name, array in state_dict.items()}, path)
 
 

@@ -1,4 +1,4 @@
-"""What network a state dict belongs to, by its names and shapes."""
+"""Model configuration inferred from the names and shapes of a state dict."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ _BLOCK = re.compile(r"base_model\.layer(\d+)\.(\d+)\.")
 
 
 class Layer(NamedTuple):
-    """What the weights of one RSA layer say of it; the names of `model.rsa` in the configuration."""
+    """Settings of an RSA layer inferred from its weights, named as in `model.rsa` of the configuration."""
 
     num_queries: int
     kernel_size: tuple[int, int, int]
@@ -22,14 +22,14 @@ class Layer(NamedTuple):
 def guess_model(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of the `model` configuration that a state dict of the published code implies.
 
-    What leaves no trace in weights, such as dropout or the strides of the stem, is not among them.
+    Fields that leave no trace in the weights, such as dropout or the strides of the stem, are not included.
 
     Returns:
         `depth`, `stage_sizes`, `width`, `stem_kernel`, `num_classes`, `transform`, and for RSA `positions` and `rsa`
         (a dict of fields).
 
     Raises:
-        ValueError: these are not the weights of such a network, or its RSA layers differ in their settings.
+        ValueError: If these are not the weights of such a network, or its RSA layers differ in their settings.
     """
     shapes = {name.removeprefix("module."): tuple(value.shape) for name, value in state_dict.items()}
     for name in ("base_model.conv1.weight", "base_model.layer1.0.conv1.weight", "new_fc.weight"):
@@ -68,7 +68,7 @@ def _stage_sizes(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
 
 
 def _depth(sizes: tuple[int, ...], bottleneck: bool) -> dict[str, Any]:
-    """The named depth of these stages, or that of its kind of blocks and the stages beside."""
+    """`depth` with these stage sizes; if there is none, one with the same kind of block, and `stage_sizes`."""
     depths = [depth for depth in STAGE_SIZES if (depth >= 50) == bottleneck]
     named = [depth for depth in depths if STAGE_SIZES[depth] == sizes]
     return {"depth": named[0], "stage_sizes": ()} if named else {"depth": depths[0], "stage_sizes": sizes}
@@ -93,7 +93,7 @@ def _layer(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> Layer:
 
 
 def _common(layers: Mapping[tuple[int, int], Layer], widths: Mapping[tuple[int, int], int]) -> dict[str, Any]:
-    """The settings of all layers; `latent_dim` None where every layer's is its channels per query."""
+    """Settings shared by all layers; `latent_dim` is None if it equals the channels per query in every layer."""
     settings = set(layers.values())
     if all(layers[place].latent_dim == widths[place] for place in layers):
         settings = {layer._replace(latent_dim=None) for layer in settings}

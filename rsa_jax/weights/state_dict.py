@@ -1,4 +1,4 @@
-"""State dicts of the published PyTorch code and of torchvision, and the models of this package."""
+"""Conversion between models and PyTorch state dicts of the published code and torchvision."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -14,17 +14,17 @@ from rsa_jax.weights.transfer import transform_blocks
 
 StateDict = dict[str, np.ndarray]
 
-# PyTorch counts the batches of each BatchNorm under this name, and has no use for the count.
+# PyTorch's batch count of each BatchNorm, which it does not use.
 COUNTER = "num_batches_tracked"
 
 
 class Entry(NamedTuple):
-    """Where a variable stands in a PyTorch state dict, and how its axes lie there."""
+    """Name and axis layout of a variable in a PyTorch state dict."""
 
     name: str
     shape: tuple[int, ...]
     variable: nnx.Variable
-    # The array of the state dict, seen with this shape and its axes in this order, is the variable.
+    # The state dict's array, reshaped to `view` and transposed by `order`, is the variable.
     view: tuple[int, ...]
     order: tuple[int, ...]
 
@@ -32,19 +32,19 @@ class Entry(NamedTuple):
 def load_torch(model: nnx.Module, state_dict: Mapping[str, Any], *, classifier: bool = True) -> None:
     """Loads a state dict into a network or a single RSA layer, in place.
 
-    From the published code, every weight is loaded. From a ResNet of torchvision, all are but the classifier and
-    the blocks that hold a transform, which keep their initial weights (supplement, implementation details); a
-    temporal shift leaves the block its own convolution, which is loaded.
+    From the published code, all weights are loaded. From a torchvision ResNet, all weights are loaded except those of
+    the classifier and of blocks with a transform, which keep their initial weights (supplement, implementation
+    details). A temporal shift keeps the block's own convolution, which is loaded.
 
     Args:
         model: a network of `create_model` or an `RSA`.
-        state_dict: numpy arrays or torch tensors by name. A leading "module." of the names is taken off.
-        classifier: whether to load it; False for another set of classes.
+        state_dict: numpy arrays or torch tensors by name. A leading "module." of the names is removed.
+        classifier: whether to load the classifier; False for another set of classes.
 
     Raises:
-        ValueError: names are missing, unknown or double, shapes differ, or values are no real numbers. All are
-            listed; nothing is loaded. Or the model holds a transform that the published code does not have; such a
-            network takes weights of torchvision alone.
+        ValueError: If names are missing, unknown or duplicated, shapes differ, or values are not real numbers. All
+            are listed, and nothing is loaded. Also if the model holds a transform that the published code does not
+            have; such a network takes only torchvision weights.
     """
     arrays = without_counters(as_arrays(state_dict))
     if not (is_torchvision(arrays) and isinstance(model, TSNResNet)):
@@ -59,18 +59,18 @@ def load_torch(model: nnx.Module, state_dict: Mapping[str, Any], *, classifier: 
     for entry in entries:
         variable = entry.variable
         array = arrays[entry.name].reshape(entry.view).transpose(entry.order).reshape(variable.shape)
-        # A copy: JAX may otherwise share memory with a tensor that PyTorch goes on changing.
+        # Copy: JAX may otherwise share memory with a tensor that PyTorch later changes.
         variable[...] = jnp.array(array, variable.dtype, copy=True)
 
 
 def to_torch(model: nnx.Module) -> StateDict:
-    """The state dict that the published code has for a network or a single RSA layer.
+    """State dict of a network or a single RSA layer in the published code's layout.
 
-    `load_torch` of it gives the same model bit for bit, and the other way round; only PyTorch's unused counts of
-    batches (`num_batches_tracked`) come out as 0.
+    The round trip with `load_torch` is bit-exact in both directions, except that PyTorch's unused batch counts
+    (`num_batches_tracked`) become 0.
 
     Raises:
-        ValueError: the model holds a transform that the published code does not have.
+        ValueError: If the model holds a transform that the published code does not have.
     """
     check_published(model)
     state_dict: StateDict = {}
@@ -86,7 +86,7 @@ def check_published(model: nnx.Module) -> None:
     """Checks that the published code has every transform of the model.
 
     Raises:
-        ValueError: it does not have all; they are listed with what is different in them.
+        ValueError: If it lacks any; these are listed with their differences.
     """
     layers = {"layer": model}
     if isinstance(model, TSNResNet):
@@ -101,7 +101,7 @@ def check_published(model: nnx.Module) -> None:
 
 
 def _unpublished(layer: Any) -> str:
-    """What the published code does not know of a transform; empty if it knows it."""
+    """Type or settings of a transform that the published code does not have; empty if it has them."""
     if type(layer) is SpatialConv:
         return ""
     if not isinstance(layer, RSA):
@@ -117,10 +117,10 @@ def _unpublished(layer: Any) -> str:
 
 
 def as_arrays(state_dict: Mapping[str, Any]) -> StateDict:
-    """Numpy arrays by name, without a leading "module.", of arrays or torch tensors of any type and device.
+    """NumPy arrays by name, without a leading "module.", from arrays or torch tensors of any dtype and device.
 
     Raises:
-        ValueError: two names are one without "module.", or a value is no array.
+        ValueError: If two names are equal without "module.", or a value is not an array.
     """
     arrays: StateDict = {}
     for name, value in state_dict.items():
@@ -138,7 +138,7 @@ def as_arrays(state_dict: Mapping[str, Any]) -> StateDict:
 
 
 def without_counters(arrays: StateDict) -> StateDict:
-    """Without the counts of batches that PyTorch keeps beside each running variance."""
+    """State dict without the batch counts that PyTorch keeps beside each running variance."""
     return {
         name: array
         for name, array in arrays.items()
@@ -147,12 +147,12 @@ def without_counters(arrays: StateDict) -> StateDict:
 
 
 def is_torchvision(names: Mapping[str, Any]) -> bool:
-    """Whether these names are those of a ResNet of torchvision."""
+    """Whether the names are those of a torchvision ResNet."""
     return "conv1.weight" in names and "layer1.0.conv1.weight" in names
 
 
 def torch_entries(model: nnx.Module) -> Iterator[Entry]:
-    """The entries that the published code's state dict has for this model."""
+    """Entries of the published code's state dict for this model."""
     for path, module in nnx.iter_modules(model):
         prefix = _torch_prefix(path)
         if isinstance(module, SpatialConv):
@@ -195,7 +195,7 @@ def _rsa_entries(prefix: str, layer: RSA) -> Iterator[Entry]:
 
 
 def _torch_prefix(path: tuple[Any, ...]) -> str:
-    """`stages.0.2.conv2` is `base_model.layer1.2.conv2` there, `fc` is `new_fc`, a layer alone has no prefix."""
+    """`base_model.layer1.2.conv2.` for `stages.0.2.conv2`, `new_fc.` for `fc`, empty for a single layer."""
     if not path:
         return ""
     if path[0] == "fc":
@@ -206,7 +206,7 @@ def _torch_prefix(path: tuple[Any, ...]) -> str:
 
 
 def _torchvision(model: TSNResNet, entries: list[Entry], arrays: StateDict) -> tuple[list[Entry], StateDict]:
-    """Both without the classifier and the blocks of transforms, under torchvision's names and shapes."""
+    """Both without the classifier and blocks with a transform, with torchvision's names and shapes."""
     skip = ("fc.", "new_fc.", *(f"layer{stage + 1}.{index}." for stage, index in transform_blocks(model)))
     renamed = [entry._replace(name=entry.name.removeprefix("base_model."), shape=entry.view) for entry in entries]
     return (

@@ -1,4 +1,4 @@
-"""Weights of one network into another one."""
+"""Transfer of weights between networks."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,12 +13,12 @@ Place = tuple[int, int]
 
 
 def transform_blocks(model: TSNResNet) -> list[Place]:
-    """Blocks whose second convolution is replaced by a transform that has other weights."""
+    """Blocks whose second convolution is replaced by a transform with different weights."""
     return [place for place, layer in _layers(model) if not isinstance(layer, SpatialConv)]
 
 
 def differing_blocks(model: TSNResNet, other: TSNResNet) -> list[Place]:
-    """Blocks of `model` whose transform has other weights, by name or shape, than in the other network."""
+    """Blocks of `model` whose transform weights differ in name or shape from those of the other network."""
     shapes = {place: _shapes(layer) for place, layer in _layers(other)}
     return [place for place, layer in _layers(model) if shapes.get(place, _shapes(layer)) != _shapes(layer)]
 
@@ -27,13 +27,13 @@ def copy_weights(model: TSNResNet, source: TSNResNet, *, skip: list[Place], clas
     """Copies parameters and running statistics from one network into another, in place.
 
     Args:
-        model: changed.
-        source: read.
+        model: network to change.
+        source: network to copy from.
         skip: blocks that keep their weights.
-        classifier: whether to copy it.
+        classifier: whether to copy the classifier.
 
     Raises:
-        ValueError: the networks differ in anything else; everything is listed, and nothing is copied.
+        ValueError: If the networks differ anywhere else; all differences are listed, and nothing is copied.
     """
     skipped = [("stages", *place) for place in skip] + ([] if classifier else [("fc",)])
     target, given = (

@@ -1,10 +1,10 @@
-"""Bundles of a kernel, counted as often as their loops run."""
+"""Instruction bundles of a kernel, counted as often as their loops run."""
 
 import pytest
 
 from rsa_jax.chips.bundles import bundles_of, kernel_cycles
 
-# A loop over a grid of 5, in it one of 3 trips around another of 4; the tests are predicated and taken early.
+# A loop over a grid of 5 contains one of 3 trips around one of 4; the exit tests are predicated and evaluated early.
 TEXT = """
 LB: loop body
      0   :  { %s1 = smov 0 }

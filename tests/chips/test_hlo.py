@@ -1,4 +1,4 @@
-"""What is read out of a compiled program's text."""
+"""Costs and collectives read from a compiled program's text."""
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,7 @@ def test_cycles_and_traffic_of_a_loop_count_with_its_trips():
 
 
 def test_trips_that_are_not_noted_are_those_of_the_condition():
-    """As the TPU's compiler writes a loop."""
+    """The TPU compiler writes loops in this form."""
     condition = """  %i = s32[]{:T(128)} get-tuple-element(%state), index=0
   %limit = s32[]{:T(128)} constant(5)
   ROOT %more = pred[]{:T(512)} compare(%i, %limit), direction=LT"""
@@ -73,7 +73,7 @@ def test_exchanges_are_counted_by_kind():
 
 
 def test_a_program_that_this_machine_compiled():
-    """A product of matrices in a loop: at least its operands and result, eight times."""
+    """A matrix product in a loop moves at least its operands and result, eight times."""
 
     def loop(x, y):
         return lax.fori_loop(0, 8, lambda _, x: jnp.tanh(x @ y), x)
@@ -120,13 +120,13 @@ ENTRY %main (a: f32[8,128], which: s32[]) -> f32[32,128] {
 
 
 def test_exchanges_in_fusions_and_branches_are_found():
-    """The start of a gathering has its operand beside its result."""
+    """An all-gather-start returns its operand beside its result."""
     whole = 32 * 128 * 4
     assert Program(HIDDEN).collectives() == [("all-gather", 1, whole), ("all-to-all", 1, whole)]
 
 
 def test_a_kernel_says_its_own_cycles():
-    """Its compiler breaks lines there, and repeats it where the results are taken apart."""
+    """The kernel's compiler breaks lines in the metadata, and repeats it where the result tuple is unpacked."""
     said = 'frontend_attributes={kernel_metadata={\n"estimated_cycles":"300"\n}}'
     program = Program(
         "%add (p: f32[], q: f32[]) -> f32[] {\n  ROOT %r = f32[] add(%p, %q)\n}\n\n"

@@ -69,7 +69,7 @@ def test_resize_agrees_with_pillow(box):
     ours = pixels(augment_lib._apply(frames, rows, columns))[0, 0]
     crop = Image.fromarray(frames[0, 0]).crop((left, top, left + width, top + height))
     theirs = np.asarray(crop.resize((32, 32), Image.Resampling.BILINEAR), np.float64)
-    assert np.abs(ours - theirs).max() < 1.1  # Pillow rounds to whole levels, twice
+    assert np.abs(ours - theirs).max() < 1.1  # Pillow rounds to integers twice
 
 
 def test_evaluation_takes_exact_pixels():
@@ -106,7 +106,7 @@ def test_evaluation_resizes():
     ],
 )
 def test_directional_classes(change, kept, swapped):
-    """Of classes 0 to 4; which are never mirrored, and which have another label when they are."""
+    """Which of classes 0 to 4 are never mirrored (`kept`), and which change their label when mirrored (`swapped`)."""
     gradient = np.broadcast_to(np.arange(32, dtype=np.uint8)[:, None] * 8, (160, 1, 24, 32, 3))
     label = np.arange(160) % 5
     recipe = RECIPE | {"directional": ((1, 2), (4,))} | change

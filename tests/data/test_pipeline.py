@@ -50,7 +50,7 @@ def test_info(data, capsys):
     assert info.num_examples == {"train": 64, "validation": 32}
     assert info.frame_size == (36, 36)
     assert info.provenance["label_map_sha256"]
-    assert capsys.readouterr().out == ""  # it is drawn once
+    assert capsys.readouterr().out == ""  # it is drawn only once
 
 
 def test_batches(data):
@@ -78,7 +78,7 @@ def test_training_frames_are_those_that_were_stored(data):
 
 @pytest.mark.parametrize("num_frames", [5, 12, 16])
 def test_published_frames_are_those_that_were_stored(data, num_frames):
-    """Of 12 stored frames: with a rest that is never seen, as many as a clip has, and fewer."""
+    """Of 12 stored frames, clips have 5 (two are never seen), all 12, or 16 (more than are stored)."""
     data = changed(data, sampling="published", num_frames=num_frames)
 
     def stored(split, index):
@@ -100,7 +100,7 @@ def test_published_frames_are_those_that_were_stored(data, num_frames):
 
 
 def test_order_is_that_of_the_epochs(data):
-    batches = train(data, num_steps=4)  # two steps an epoch, 16 clips are dropped
+    batches = train(data, num_steps=4)  # two steps per epoch, 16 clips are dropped
     index = np.concatenate([batch["index"] for batch in batches])
     np.testing.assert_array_equal(index[:48], sampling.epoch_order(1, 0, 64)[:48])
     np.testing.assert_array_equal(index[48:], sampling.epoch_order(1, 1, 64)[:48])
@@ -238,7 +238,7 @@ def test_a_data_set_with_a_short_file_is_not_whole(copied):
 
 
 def rewrite(shard, change):
-    """Changes the content of clip 12, in a file that is as whole as it was."""
+    """Changes the content of clip 12 in an otherwise valid file."""
     reader = ArrayRecordReader(str(shard))
     records = reader.read_all()
     reader.close()
@@ -301,7 +301,7 @@ def test_an_error_that_went_away_is_an_error():
 
 
 def test_records_are_counted_through_the_files():
-    """A split of several files, of which only the names and numbers matter here."""
+    """A split of several files, of which only the names and record counts matter here."""
     files = [SimpleNamespace(filename=f"shard{i}", take=take) for i, take in enumerate((3, 1, 4))]
     builder = SimpleNamespace(info=SimpleNamespace(splits={"train": SimpleNamespace(file_instructions=files)}))
     places = [pipeline._describe_damage(builder, "train", i, ValueError("bad")).split(",")[0] for i in range(8)]

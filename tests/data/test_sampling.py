@@ -42,7 +42,7 @@ def test_eval_frames_of_one_and_two_clips_are_the_published_ones(num_stored):
 
 @pytest.mark.parametrize("num_clips", [1, 2, 3, 5, 10])
 def test_clips_of_a_video_share_out_its_frames(num_clips):
-    """Each has one frame from every segment; where there are enough for all, no two have the same."""
+    """Each clip has one frame from every segment; if there are enough frames, no two clips share one."""
     for num_stored in (1, 5, 8, 80, 333):
         tick = num_stored / 8
         for clip in range(num_clips):
@@ -70,7 +70,7 @@ def test_train_frames_stay_inside_at_the_largest_uniform():
 
 
 def published_ranges(num_stored, num_frames):
-    """First and last frame that each segment of the published code can give in training, written out."""
+    """First and last frame that the published code can draw from each segment in training, written out."""
     length = num_stored // num_frames
     if length == 0:
         return [(0, 0)] * num_frames
@@ -78,7 +78,7 @@ def published_ranges(num_stored, num_frames):
 
 
 def published_evaluation(num_stored, num_frames, place=0.5):
-    """Frames of the published evaluation: a place of each segment, or the first frame of a short video."""
+    """Frames of the published evaluation: one place in each segment, or only the first frame of a short video."""
     if num_stored <= num_frames:
         return [0] * num_frames
     tick = num_stored / num_frames
@@ -86,13 +86,13 @@ def published_evaluation(num_stored, num_frames, place=0.5):
 
 
 def whole_ranges(num_stored, num_frames):
-    """The same for equal segments of the whole video: floor of their ends, as fractions."""
+    """First and last frame of equal segments of the whole video, rounded from exact fractions."""
     ends = [Fraction(num_stored * i, num_frames) for i in range(num_frames + 1)]
     return [(floor(start), ceil(end) - 1) for start, end in itertools.pairwise(ends)]
 
 
 def test_the_published_rule_by_hand():
-    """Worked out with pencil: 45 frames are 8 segments of 5, and frames 40 to 44 are never seen."""
+    """Worked out by hand: 45 frames are 8 segments of 5, and frames 40 to 44 are never seen."""
     assert published_ranges(45, 8) == [(0, 4), (5, 9), (10, 14), (15, 19), (20, 24), (25, 29), (30, 34), (35, 39)]
     assert published_ranges(8, 8) == [(i, i) for i in range(8)]
     assert published_ranges(7, 8) == [(0, 0)] * 8
@@ -104,7 +104,7 @@ def test_the_published_rule_by_hand():
 @pytest.mark.parametrize("num_frames", [8, 16])
 @pytest.mark.parametrize(("sampling_rule", "ranges"), [("published", published_ranges), ("whole", whole_ranges)])
 def test_training_frames_have_the_ranges_of_their_rule(num_frames, sampling_rule, ranges):
-    """Both ends are reached, nothing outside is, and every frame between is as likely as the others."""
+    """Both ends are reached, nothing outside is, and all published frames between are equally likely."""
     smallest, largest = np.zeros(num_frames), np.full(num_frames, 1 - 2**-40)
     grid = (np.arange(500) + 0.5) / 500
     for num_stored in range(1, 201):

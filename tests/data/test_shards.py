@@ -1,4 +1,4 @@
-"""Preparation that is interrupted, and goes on."""
+"""Preparation that is interrupted and resumed."""
 
 import functools
 import json
@@ -20,7 +20,7 @@ drawn = []
 
 
 def draw(i):
-    """One frame. Clip 5 is a bad one; at clip 7, when it is first met, somebody presses Ctrl-C."""
+    """One frame. Clip 5 is bad; Ctrl-C is pressed when clip 7 is first drawn."""
     drawn.append(i)
     if i == 5:
         raise VideoError("clip 5: bad")
@@ -59,7 +59,7 @@ def test_what_is_finished_is_not_done_again(tmp_path, clips):
 
 
 def test_a_killed_process_loses_one_shard_at_most(tmp_path, clips):
-    """Of the second shard there is a file, cut off, and no entry in the journal."""
+    """The second shard has a truncated file and no entry in the journal."""
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path, clips)
     journal = tmp_path / "journal.json"
@@ -82,7 +82,7 @@ def test_a_shard_that_was_lost_is_written_again(tmp_path, clips):
 
 
 def test_a_clip_that_somebody_mended_is_tried_again(tmp_path):
-    """With the others of its shard."""
+    """The other clips of its shard are processed again, too."""
     video = tmp_path / "video.avi"
     video.write_bytes(b"")
     os.utime(video, (1, 1))

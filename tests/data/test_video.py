@@ -60,7 +60,7 @@ def test_truncated_file(tmp_path):
     with pytest.raises(VideoError, match=r"a\.webm: .* after frame \d+: cut off: it ends at [01]\.\d+ of 3\.\d+ s"):
         decode(path)
     path = write_video(tmp_path / "a.mp4", moving_bar(40), "libx264")
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])  # its index stands at the end
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])  # the index is at the end of the file
     with pytest.raises(VideoError, match=r"a\.mp4: cannot be decoded"):
         decode(path)
 
@@ -146,7 +146,7 @@ def test_natural_key():
 
 
 def test_part_of_a_file(tmp_path):
-    """Twelve frames a second; a time of a frame is that at which it appears."""
+    """Twelve frames per second; the time of a frame is when it appears."""
     frames = np.repeat(np.arange(0, 240, 5, dtype=np.uint8)[:, None, None, None], 3, 3).repeat(32, 1).repeat(32, 2)
     path = write_video(tmp_path / "a.mp4", frames, "libx264")
     whole = [frame.mean() for frame in read_frames(path, SIZE)]
@@ -160,7 +160,7 @@ def test_part_of_a_file(tmp_path):
         list(read_frames(path, SIZE, (4.1, 4.2)))
 
 
-# Frames by decoding; None: nothing to decode.
+# Number of decoded frames; None if nothing can be decoded.
 REAL_VIDEOS = {
     "Golf_Tips_-_Hit_The_Driver_300+_Yards!!!_golf_f_nm_np1_fr_med_0.avi": 89,
     "cfr.avi": None,
@@ -211,7 +211,7 @@ def test_real_videos(name):
 
 @pytest.mark.skipif("RSA_JAX_REAL_VIDEOS" not in os.environ, reason="RSA_JAX_REAL_VIDEOS names no folder of videos")
 def test_real_videos_are_prepared_or_reported(tmp_path):
-    """Odd names, wrong extensions, bad files and all: four of them hold nothing to decode."""
+    """Includes odd names, wrong extensions and bad files; four of them contain nothing to decode."""
     from rsa_jax.tools import prepare
 
     source = pathlib.Path(os.environ["RSA_JAX_REAL_VIDEOS"])

@@ -1,4 +1,4 @@
-"""Videos made for the tests."""
+"""Synthetic videos for the tests."""
 
 import pathlib
 import struct
@@ -20,7 +20,7 @@ def moving_bar(num_frames: int = 12, height: int = 48, width: int = 64) -> np.nd
 def write_video(
     path: pathlib.Path, frames: np.ndarray, codec: str = "mpeg4", container: str | None = None
 ) -> pathlib.Path:
-    """Encodes frames; `container` is FFmpeg's name of it where the extension does not tell."""
+    """Encodes frames as a video; `container` is FFmpeg's name of the format if the extension does not imply it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file, av.open(file, "w", format=container or path.suffix[1:]) as output:
         stream = output.add_stream(codec, rate=12)
@@ -32,7 +32,7 @@ def write_video(
 
 
 def write_folder(root: pathlib.Path, classes: dict[str, int], num_frames: int = 6) -> pathlib.Path:
-    """A folder of class folders with as many videos each as `classes` says."""
+    """Writes a folder for each class, with the number of videos given in `classes`."""
     for name, count in classes.items():
         for i in range(count):
             write_video(root / name / f"clip {i}.avi", moving_bar(num_frames))

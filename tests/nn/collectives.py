@@ -1,6 +1,6 @@
-"""Prints, for every transform and implementation, how two devices that share a batch talk to each other in gradients.
+"""Prints the collectives in gradients on two devices that share a batch, for every transform and implementation.
 
-A program of its own: the number of devices is settled when JAX starts.
+This is a separate program because the number of devices is fixed when JAX starts.
 """
 
 import json

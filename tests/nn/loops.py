@@ -1,6 +1,6 @@
-"""The transforms position by position, in plain numpy: slow, and written from their equations alone.
+"""The transforms position by position in plain NumPy: slow, and written only from their equations.
 
-`x` is `B T H W C`, `params` the layer's parameters by name. BatchNorm is that of training, over the whole batch.
+`x` is `B T H W C`, `params` the layer's parameters by name. BatchNorm is in training mode, over the whole batch.
 """
 
 import itertools
@@ -9,12 +9,12 @@ import numpy as np
 
 
 def places(x):
-    """Every position: clip, frame, row, column."""
+    """All positions: clip, frame, row, column."""
     return itertools.product(*(range(length) for length in x.shape[:4]))
 
 
 def window(x, place, kernel_size):
-    """Entries of the window around a position, zero outside of the map, and which of them lie in it."""
+    """Entries of the window around a position, zero outside the feature map, and a mask of those inside it."""
     clip, *centre = place
     entries, inside = [], []
     for offset in itertools.product(*(range(-(size // 2), size // 2 + 1) for size in kernel_size)):
@@ -45,7 +45,7 @@ def l2_normalize(x):
 
 
 def rsa(x, params, *, num_queries, kernel_size, kernel="V+R", context="V+R", normalization="l2", **_):
-    """Eq. 11: y = (κ^V + κ^R)ᵀ (X^V + X^R), with H and P put together from their decompositions."""
+    """Eq. 11: y = (κ^V + κ^R)ᵀ (X^V + X^R), with H and P composed from their factors."""
     channels = x.shape[-1]
     width, norms = channels // num_queries, params.get("norms", {})
     projected = x @ params["projection"]["kernel"]
@@ -94,15 +94,15 @@ def factorized_rsa(x, params, *, kernel_size, **settings):
 
 
 def sinusoids(place):
-    """Along each axis: sines, then cosines, of wavelengths 4, 8, ..., 512."""
+    """Sines, then cosines, of wavelengths 4, 8, ..., 512 along each axis."""
     angles = [[2 * np.pi * p / 4 / 2**i for i in range(8)] for p in place]
     return np.array([np.concatenate([np.sin(a), np.cos(a)]) for a in angles])
 
 
 def self_attention(x, params, *, num_heads, key_value, kernel_size, position, softmax=True):
-    """y_n = Σ_m softmax_m(q_nᵀ (k_m + r_(m-n)) / √c) v_m over what lies in the window, or anywhere.
+    """y_n = Σ_m softmax_m(q_nᵀ (k_m + r_(m-n)) / √c) v_m over all positions in the window, or in the clip.
 
-    Without softmax, the products are the weights.
+    Without softmax, the scaled products are the weights.
     """
     channels, width = x.shape[-1], x.shape[-1] // num_heads
     keys = num_heads if key_value == "per_head" else 1
@@ -113,7 +113,7 @@ def self_attention(x, params, *, num_heads, key_value, kernel_size, position, so
             embedding = np.einsum("as,asc->c", sinusoids(n[1:]), params["embedding"])
             query[n] += embedding[:channels]
             key[n] += embedding[channels:]
-    # A window of twice the map holds every position, beside others that are outside.
+    # A window of twice the feature map covers every position, and some outside it.
     seen = kernel_size or tuple(2 * length - 1 for length in x.shape[1:4])
     offsets = list(itertools.product(*(range(-(size // 2), size // 2 + 1) for size in seen)))
     y = np.zeros(x.shape)
@@ -186,7 +186,7 @@ def conv2plus1d(x, params):
 
 
 def tsm(x, params):
-    """One in eight channels from the next frame, one in eight from the previous one; then 1x3x3."""
+    """One eighth of the channels from the next frame, one eighth from the previous one; then 1x3x3."""
     shifted, eighth = x.copy(), x.shape[-1] // 8
     for n in places(x):
         before, _, after = window(x, n, (3, 1, 1))[0]

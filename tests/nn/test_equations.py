@@ -1,4 +1,4 @@
-"""Every transform and variant, forward and gradient, against loops over positions in plain numpy."""
+"""Every transform and variant, forward and gradient, against loops over positions in plain NumPy."""
 
 import itertools
 
@@ -18,7 +18,7 @@ RSA_FIELDS = {"num_queries": 2, "kernel_size": (3, 3, 3)}
 ATTENTION = {"num_heads": 2, "key_value": "per_head", "kernel_size": (3, 3, 3), "position": "none"}
 SHAPE = (2, 2, 3, 2, 4)
 
-# Transform, its reference, shape of the input, fields.
+# Transform, its reference, input shape, fields.
 CASES = {
     "rsa": ("rsa", loops.rsa, SHAPE, RSA_FIELDS),
     **{
@@ -153,7 +153,7 @@ def make_layer(transform, channels, fields, implementation=None):
 
 
 def assert_meets(layer, reference, x):
-    """The layer is the reference in value, and in its slope along random directions of input and parameters."""
+    """Asserts that the layer has the reference's value, and its slope along random directions of x and parameters."""
     rng = np.random.default_rng(2)
     graph, params, stats = nnx.split(layer, nnx.Param, nnx.BatchStat)
     weights = rng.standard_normal(x.shape)

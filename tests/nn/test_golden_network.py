@@ -28,7 +28,7 @@ def network(dtype):
 
 
 def outputs(network, case):
-    """Of a case of the reference: ours and the published ones, logits and the mean of each stage."""
+    """Logits and the mean of each stage for a reference case, by name: ours and the published ones."""
     graph, state = network
     golden = golden_files.arrays("network")
     x = golden_files.recipe.clips(f"network.{case}", tuple(CASES[case]["input_shape"]))
@@ -55,7 +55,7 @@ def test_network_meets_the_published_one(float32, case):
 
 
 def test_bfloat16_stays_near(record_property):
-    """Of the size of its rounding, 2^-8, times the root of the number of layers."""
+    """The error is about bfloat16's rounding, 2^-8, times the square root of the number of layers."""
     for name, (ours, published) in outputs(network("bfloat16"), "b").items():
         error = np.linalg.norm(ours - published) / np.linalg.norm(published)
         record_property(f"bfloat16_error_{name}", float(error))

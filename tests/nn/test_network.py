@@ -1,4 +1,4 @@
-"""The network's layers against their definitions, its size, and what its configuration refuses."""
+"""The network's layers against their definitions, its size, and errors for invalid configurations."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,10 @@ def model_config(**fields):
 
 
 def drawn_model(config):
-    """All blocks matter. By numpy: to compile so many random numbers takes longer than the network."""
+    """The model with random kernels, so that every block matters.
+
+    NumPy draws them: compiling so many random draws takes longer than compiling the network.
+    """
     rng = np.random.default_rng(0)
 
     def draw(leaf):
@@ -44,7 +47,7 @@ def run(model, x):
     return nnx.jit(lambda model, x: model(x))(model, x)
 
 
-PARAMETERS = {  # of networks with 174 classes
+PARAMETERS = {  # for 174 classes
     (50, "rsa"): 22_034_302,
     (50, "conv2d"): 23_864_558,
     (18, "conv2d"): 11_265_774,
@@ -81,7 +84,7 @@ def test_a_transform_may_stand_where_the_stride_is(depth):
 
 
 def test_forward_mode_is_the_transpose_of_reverse_mode():
-    """Through the whole network, plain JAX."""
+    """Through the whole network, in plain JAX."""
     graph, params, stats = nnx.split(drawn_model(model_config(implementation="xla")), nnx.Param, nnx.BatchStat)
     x, cotangent = clips(2, 2, 12, 12, 3), clips(2, 5, seed=1)
     rng = np.random.default_rng(2)
@@ -221,7 +224,7 @@ def test_bad_configurations_are_named(fields, message):
 
 
 def test_the_classifier_starts_as_the_published_one():
-    """Uniform, of variance 2 / (inputs + classes)."""
+    """Uniform with variance 2 / (inputs + classes)."""
     config = model_config(num_classes=174)
     kernel = jax.jit(lambda: create_model(config, rngs=nnx.Rngs(0)).fc.kernel[...])()
     limit = (6 / sum(kernel.shape)) ** 0.5

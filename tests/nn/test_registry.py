@@ -1,4 +1,4 @@
-"""Transforms by name: types, devices, initial weights, and what is said of fields that do not fit."""
+"""Transforms by name: dtypes, devices, initial weights, and errors for invalid fields."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def test_devices_that_share_a_batch_only_add_up_gradients():
 
 @pytest.mark.parametrize("transform", OTHERS)
 def test_shapes_and_types(transform):
-    """Computes in the network's type and keeps the map's shape; parameters are float32."""
+    """A layer computes in the network's dtype and keeps the input's shape; parameters are float32."""
     config = model_config(transform=transform, dtype="bfloat16")
     layer = nnx.eval_shape(lambda: transform_factory(config, nnx.Rngs(0))(16))
     x = jax.ShapeDtypeStruct((2, 3, 5, 4, 16), jnp.bfloat16)
@@ -76,7 +76,7 @@ def test_bfloat16_stays_near_float32(fields):
     ],
 )
 def test_order_counts_from_the_start(fields):
-    """With initial weights, a clip played backwards is another one: a part that drowned positions would learn late."""
+    """Initial weights distinguish a clip from its reverse: a term that drowned out positions would delay learning."""
     layer = transform_factory(model_config(**fields), nnx.Rngs(0))(16)
     x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 4, 1, 1, 16)), jnp.float32)
     run = nnx.jit(lambda layer, x: layer(x))

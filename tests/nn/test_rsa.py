@@ -1,4 +1,4 @@
-"""Properties of the layer, and what it says of bad arguments."""
+"""Properties of the layer, and its errors for invalid arguments."""
 
 import re
 
@@ -39,7 +39,7 @@ def test_a_position_sees_its_window_and_nothing_else():
     ],
 )
 def test_kernels_applied_to_the_explicit_context_give_the_output(settings, names):
-    """In the middle and in a corner of the map, in float64."""
+    """In the middle and in a corner of the feature map, in float64."""
     with jax.enable_x64():
         layer, x = make_layer(**settings, kernel_size=(3, 1, 5)), clips(2, 4, 3, 5, 16).astype(jnp.float64)
         value = windows(layer.project(x)[2], layer.kernel_size)
@@ -98,7 +98,7 @@ def test_images_are_clips_of_one_frame_and_sequences_clips_of_one_pixel():
 
 
 def test_groups_do_not_change_the_cost():
-    """Once the order of Eq. 10 is switched (project page)."""
+    """Given the switched order of Eq. 10 (project page)."""
     costs = {make_layer(relation_groups=groups).multiply_adds((1, 2, 3, 4, 16)) for groups in (1, 2, 4, None)}
     assert len(costs) == 1
 

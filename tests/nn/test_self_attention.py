@@ -1,4 +1,4 @@
-"""The weights that self-attention says of a position."""
+"""Attention weights that the layer returns for a position."""
 
 import functools
 
@@ -25,12 +25,12 @@ from tests.tiny import FAST_COMPILATION
     ],
 )
 def test_weights_applied_to_the_values_give_the_output(kernel_size, position, key_value, softmax):
-    """In the middle and in a corner of the map."""
+    """In the middle and in a corner of the feature map."""
     fields = {"kernel_size": kernel_size, "position": position, "key_value": key_value, "softmax": softmax}
     layer = SelfAttention(16, num_heads=4, **fields, rngs=nnx.Rngs(0))
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 2, 3, 4, 16)), jnp.float32)
 
-    # In one program each: the first call of every operation compiles it.
+    # All in one program: otherwise each operation is compiled at its first call.
     @functools.partial(jax.jit, compiler_options=FAST_COMPILATION)
     def run(x):
         return layer(x), layer.project(x)[2], [layer.kernels(x, place)["attention"] for place in places]

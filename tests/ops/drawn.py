@@ -1,4 +1,4 @@
-"""Transforms with drawn arguments, and what they compute."""
+"""Transforms with random arguments, and their outputs and gradients."""
 
 import functools
 
@@ -12,7 +12,7 @@ from tests.tiny import FAST_COMPILATION
 
 
 def draw(seed, shape, kernel_size, latent, kernel="V+R", context="V+R", dtype="float32"):
-    """Query, key, value and weights of a transform."""
+    """Random query, key, value and weights of a transform."""
     rng = np.random.default_rng(seed)
     *others, _, channels = shape
     positions = int(np.prod(kernel_size))
@@ -33,7 +33,7 @@ def draw(seed, shape, kernel_size, latent, kernel="V+R", context="V+R", dtype="f
 
 
 def run(implementation, arguments, kernel_size):
-    """y, and the gradients of a weighted sum of it."""
+    """y, and the gradients of a weighted sum of its entries."""
 
     @functools.partial(jax.jit, compiler_options=FAST_COMPILATION)
     def both(*arguments):

@@ -1,4 +1,4 @@
-"""What the CPU's implementations do to be fast changes no value."""
+"""The CPU implementations' optimisations change no value."""
 
 import functools
 import os
@@ -33,7 +33,7 @@ def test_blocks_cover_the_axis_and_matter_to_the_cost_alone():
     x, weights, kernel_size = drawn(2, 7, 2, 11, 2), drawn(15, 2, 3), (3, 1, 5)
     expected = ops.window_sums(x, weights, kernel_size=kernel_size, implementation="conv")
     chosen = set()
-    for write in (0, 4, 1e9):  # what a write costs: from small blocks to large ones
+    for write in (0, 4, 1e9):  # cost of a write: from small blocks to large ones
         axes = choose_blocks(x.shape, weights.shape, kernel_size, write)
         assert all(axis.blocks * axis.block >= axis.length > (axis.blocks - 1) * axis.block for axis in axes)
         chosen.add(tuple(axis.block for axis in axes))
@@ -55,7 +55,7 @@ def test_a_large_batch_is_computed_in_parts():
     [((1, 7, 3, 7, 1, 2), (3, 3, 3), True), ((1, 1, 3, 7, 1, 2), (1, 3, 3), False), ((1, 1, 3, 3, 1, 2), (), True)],
 )
 def test_attention_for_some_positions_at_a_time(shape, kernel_size, softmax):
-    """Blocks in time and width, and a last part that is smaller."""
+    """Blocks in time and width, and a smaller last chunk."""
     arrays = [drawn(*shape, seed=seed) for seed in range(3)]
     attend = functools.partial(xla.attend, softmax=softmax)
     positions = drawn(3, 16, 1, 2, seed=3)
@@ -72,7 +72,7 @@ def test_attention_for_some_positions_at_a_time(shape, kernel_size, softmax):
 
 
 def test_devices_that_share_a_batch_exchange_sums_alone():
-    """No clip goes from one of the four to another."""
+    """No clip moves between the four devices."""
     code = """
 import functools, jax, re
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Devices that share a batch compute what one does."""
+"""Devices that share a batch compute the same as one device."""
 
 import json
 import os
@@ -36,7 +36,7 @@ print(json.dumps([float(np.max(np.abs(a - b)) / np.max(np.abs(a))) for a, b in z
 
 @pytest.mark.parametrize("clips", [4, 3])
 def test_two_devices_compute_the_gradients_of_one(clips):
-    """Three clips cannot be split over two devices."""
+    """Three clips cannot be split over two devices, so they are not sharded."""
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", CODE, str(clips)]
     output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout

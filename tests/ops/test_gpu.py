@@ -1,4 +1,4 @@
-"""Kernels for GPUs, interpreted: blocks of every form, types, and what they leave to plain JAX."""
+"""Kernels for GPUs, interpreted: blocks of every shape, dtypes, and the cases left to plain JAX."""
 
 import functools
 import subprocess
@@ -45,7 +45,7 @@ def test_what_is_left_to_plain_jax():
 
 
 def test_weights_that_nothing_uses_have_no_gradient():
-    """The identity without a relational context, P1 without a relational kernel."""
+    """I is unused without a relational context, P1 without a relational kernel."""
     *maps, weights = draw(0, (1, 2, 2, 2, 1, 3), (3, 1, 1), 3)
     for unused in (weights._replace(G=None), weights._replace(H1=None)):
         arguments = (*maps, unused)

@@ -38,7 +38,7 @@ def assert_same(actual, expected):
 @pytest.mark.parametrize("context", PARTS)
 @pytest.mark.parametrize("kernel", PARTS)
 def test_grouped_convolutions_agree_on_every_setting(kernel, context):
-    """The others are compared with loops: see nn/test_equations.py."""
+    """The other implementations are compared with loops in nn/test_equations.py."""
     settings = {"num_queries": 2, "kernel_size": (3, 3, 5), "kernel": kernel, "context": context}
     expected = outputs_and_gradients("reference", (2, 3, 4, 5, 6), **settings)
     assert_same(outputs_and_gradients("conv", (2, 3, 4, 5, 6), **settings), expected)
@@ -57,7 +57,7 @@ AWKWARD = {
 
 @pytest.mark.parametrize("case", AWKWARD)
 def test_grouped_convolutions_agree_on_awkward_sizes(case):
-    """The others do so in float64: see below."""
+    """The other implementations are compared in float64 below."""
     shape, settings = AWKWARD[case]
     settings = {"num_queries": 2, "kernel_size": (3, 5, 3), **settings}
     expected = outputs_and_gradients("reference", shape, **settings)
@@ -66,14 +66,14 @@ def test_grouped_convolutions_agree_on_awkward_sizes(case):
 
 @pytest.mark.parametrize("settings", [{"relation_groups": 1}, {"relation_groups": 2}, {"decomposed": False}])
 def test_grouped_convolutions_agree_on_variants(settings):
-    """The others are compared with loops: see nn/test_equations.py."""
+    """The other implementations are compared with loops in nn/test_equations.py."""
     settings = {"num_queries": 2, "kernel_size": (3, 3, 1), **settings}
     expected = outputs_and_gradients("reference", (1, 2, 3, 2, 8), **settings)
     assert_same(outputs_and_gradients("conv", (1, 2, 3, 2, 8), **settings), expected)
 
 
 def errors(actual, expected):
-    """Of every array: the norm of the difference, relative to that of the expected one."""
+    """Relative error of every array, in the Euclidean norm."""
     pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
     arrays = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in pairs]
     return np.array([np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in arrays])
@@ -82,7 +82,7 @@ def errors(actual, expected):
 @pytest.mark.parametrize("implementation", ["xla", "cpu"])
 @pytest.mark.parametrize("case", AWKWARD)
 def test_float64_and_bfloat16(case, implementation):
-    """In bfloat16 it may err up to twice as much as the reference does there."""
+    """In bfloat16, the error may be up to twice that of the reference in bfloat16."""
     shape, settings = AWKWARD[case]
     settings = {"num_queries": 2, "kernel_size": (3, 5, 3), **settings}
     with jax.enable_x64():

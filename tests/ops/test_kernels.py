@@ -1,4 +1,4 @@
-"""Kernels for TPUs and GPUs, interpreted: settings and sizes of every kind against Eq. 11, and several devices."""
+"""Kernels for TPUs and GPUs, interpreted: random settings and sizes against Eq. 11, and several devices."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def test_drawn_sizes_and_settings(seed, implementation):
 @BOTH
 @pytest.mark.parametrize(("batch", "frames"), [(3, 48), (2, 70), (1, 128), (130, 1)])
 def test_windows_do_not_reach_into_other_clips(batch, frames, implementation):
-    """Two clips of 48 frames share 128 lanes of a TPU, with some to spare; the third has lanes of its own."""
+    """On a TPU, two clips of 48 frames share 128 lanes, with some left over; the third has its own lanes."""
     kernel_size = (5, 1, 1)
     arguments = draw(1, (batch, frames, 1, 1, 1, 2), kernel_size, 2)
     assert_same(run(implementation, arguments, kernel_size), run("reference", arguments, kernel_size), 1e-5)
@@ -76,7 +76,8 @@ def test_eight_devices_only_add_up_gradients_of_weights():
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     output = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=True)
     for name, (kernels, error, exchanges) in json.loads(output.stdout.splitlines()[-1]).items():
-        # The transform, and its gradients: in a kernel on a TPU; on a GPU, at the positions, of two maps and weights.
+        # The forward pass is one kernel. Its gradients are one on a TPU; on a GPU, they are one at the positions, two
+        # for maps and two for weights.
         assert kernels == [2 if name == "tpu" else 6] * 3
         assert error < 1e-5
         assert exchanges == ["all-reduce"]

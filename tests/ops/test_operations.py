@@ -1,4 +1,4 @@
-"""Every operation's implementations against its definition, in value and gradient."""
+"""Implementations of every operation against its definition, in value and gradient."""
 
 import functools
 
@@ -21,7 +21,7 @@ def drawn(*shape, seed=0):
 
 
 def assert_same(function, definition, *arrays):
-    """Both have the same value, and the same gradient of a curved function of it."""
+    """Asserts equal values, and equal gradients of a nonlinear function of them."""
 
     @functools.partial(jax.jit, static_argnums=0, compiler_options=FAST_COMPILATION)
     def both(function, *arrays):
@@ -39,7 +39,7 @@ def assert_same(function, definition, *arrays):
 )
 @pytest.mark.parametrize(("height", "width"), [(7, 6), (1, 4)])
 def test_convolution(height, width, kernel, stride, implementation):
-    """A sum over the kernel's positions of products with moved maps."""
+    """The definition sums products with shifted feature maps over the kernel's positions."""
 
     def definition(x, weights):
         y = jnp.einsum("bthwmc,mcd->bthwd", windows(x, kernel), weights.reshape(-1, *weights.shape[3:]))
@@ -69,7 +69,7 @@ def test_l2_normalize(implementation):
 @BOTH
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 def test_batch_normalisation(dtype, implementation):
-    """Of two groups, in value, statistics and gradients; scale and bias are float32."""
+    """Value, statistics and gradients for two groups; scale and bias are float32."""
 
     def definition(x, scale, bias):
         groups = x.reshape(2, -1, x.shape[-1])

@@ -1,4 +1,4 @@
-"""Kernels for TPUs, interpreted: tiles of every form, memory, and what they leave to plain JAX."""
+"""Kernels for TPUs, interpreted: tiles of every shape, memory, and the cases left to plain JAX."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ def use_tiles(monkeypatch, height, width):
     [(1, 5, "float32", 1e-5), (4, 4, "float32", 1e-5), (1, 2, "bfloat16", 0.01), (2, 3, "bfloat16", 0.01)],
 )
 def test_every_tile_is_the_same_function(monkeypatch, height, width, dtype, tolerance):
-    """In bfloat16, rows share registers where tiles are of even height."""
+    """In bfloat16, rows share registers if the tile height is even."""
     use_tiles(monkeypatch, height, width)
     kernel_size = (3, 3, 5)
     arguments = draw(0, (3, 2, 5, 5, 2, 6), kernel_size, 3)
@@ -38,7 +38,7 @@ def test_every_tile_is_the_same_function(monkeypatch, height, width, dtype, tole
 
 
 def test_no_memory_is_read_before_it_is_written():
-    """By an interpreter with a TPU's memories, in which NaN lies at first. Two blocks of lanes, each half empty."""
+    """The interpreter models a TPU's memories, initially NaN. There are two blocks of lanes, each half empty."""
     *maps, weights = draw(0, (2, 70, 2, 2, 1, 3), (3, 3, 1), 2)
     tile = Tile(1, 2, make_sizes(maps[0], weights, (3, 3, 1)))
     operands = make_operands(Maps(*map(frames_last, maps)), weights, tile)

@@ -1,4 +1,4 @@
-"""Training curves: values become pixels."""
+"""Training curves: from values to pixels."""
 
 import json
 
@@ -47,7 +47,7 @@ def test_charts_of_a_log(tmp_path):
 
 
 def test_long_logs_are_averaged(tmp_path):
-    """Between neighbours, so that values which jump up and down come out in the middle."""
+    """Neighbouring values are averaged, so values that jump up and down end up in the middle."""
     records = [{"step": step, "loss": step % 2} for step in range(20_000)]
     (chart,) = make_charts(records)
     points = [tuple(map(float, point.split(","))) for point in chart.curves[0].points.split()]

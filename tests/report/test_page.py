@@ -1,4 +1,4 @@
-"""The page: complete, well formed, safe, and small."""
+"""The report page is complete, well formed, safe and small."""
 
 import base64
 import io
@@ -21,7 +21,7 @@ VOID = {"meta", "img", "path", "polyline"}
 
 
 class Page(HTMLParser):
-    """Tags, text and addresses; fails where tags do not close in their order."""
+    """Tags, text and addresses of a page; fails if tags are not closed in order."""
 
     def __init__(self, content):
         super().__init__()
@@ -103,7 +103,7 @@ def test_nothing_is_wrong(tmp_path):
 
 @pytest.mark.parametrize("classes", [1, 2, 40])
 def test_awkward_scores(tmp_path, classes):
-    """Classes without videos, one video in all, scores that are no numbers."""
+    """Classes without videos, a single video, NaN scores."""
     page = write(tmp_path / "report.html", made_scores(1, classes, label=np.array([classes - 1])))
     if classes == 1:
         assert "top-1 100.0 % 20.7 to 100.0" in page.text
@@ -130,7 +130,7 @@ def test_names_are_text_and_nothing_else(tmp_path, classes):
 
 
 def test_a_large_data_set_makes_a_small_page(tmp_path):
-    """As many videos and classes as Something-Something V2, with names as long."""
+    """As many videos and classes as Something-Something V2, and names as long."""
     names = [f"{i:03} Pretending to put something on something but not" for i in range(174)]
     clips = RNG.integers(256, size=(10, 16, 240, 320, 3), dtype=np.uint8)  # noise: the largest JPEG
     scores = made_scores(24_777, 174, class_names=names)

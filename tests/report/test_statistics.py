@@ -1,4 +1,4 @@
-"""Intervals against published values, confusions by hand."""
+"""Intervals against published values, and confusions against counts by hand."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ RNG = np.random.default_rng(0)
 
 
 @pytest.mark.parametrize(
-    # The second and third as in Newcombe, Statistics in Medicine 17 (1998), table I.
+    # The second and third are from Newcombe, Statistics in Medicine 17 (1998), table I.
     ("right", "videos", "expected"),
     [(5, 10, (50, 23.66, 76.34)), (81, 263, (30.80, 25.53, 36.62)), (0, 20, (0, 0, 16.11)), (1, 1, (100, 20.65, 100))],
 )
@@ -38,7 +38,7 @@ def test_the_bootstrap_counts_classes_alike():
 
 
 def test_right_predictions_are_those_of_the_metrics():
-    """Ties and scores that are no numbers have none; they count as wrong."""
+    """Ties and NaN scores have no prediction and count as wrong."""
     log_probabilities = log_softmax(RNG.standard_normal((200, 4)))
     log_probabilities[:3], log_probabilities[3, 2], log_probabilities[4, :2] = 0, np.nan, 7
     scores = make_scores(log_probabilities, RNG.integers(4, size=200))
@@ -49,8 +49,8 @@ def test_right_predictions_are_those_of_the_metrics():
     assert np.trace(matrix) == np.sum(scores.ranks() < 1) == round(2 * scores.metrics()["top1"])
 
 
-# Of class 0, two videos are right, two are taken for class 2, one for class 1; of class 1, which the network takes for
-# class 2, one; of class 2, none. Class 3 has none right.
+# Class 0: two videos right, two taken for class 2, one for class 1. Class 1: one video, taken for class 2. Class 2: no
+# videos. Class 3: two videos, both taken for class 1.
 LABEL = np.array([0, 0, 0, 0, 0, 1, 3, 3])
 PREDICTED = np.array([0, 0, 2, 2, 1, 2, 1, 1])
 

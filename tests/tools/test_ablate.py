@@ -15,7 +15,7 @@ from rsa_jax.training.metrics import NonFiniteLossError
 from rsa_jax.training.run import Run, load_info, with_classes
 from tests.tiny import tiny_config
 
-# Of one network, which is compiled but once.
+# Variants of one network, which is compiled only once.
 VARIANTS = {"a | b": {}, "logged less": {"log.every_steps": 2}}
 
 
@@ -32,7 +32,7 @@ def shorten(config):
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory, data_dir):
-    """Where a study got a signal in the last validation of its first run."""
+    """Folder of a study that got a signal in the last validation of its first run."""
     folder = tmp_path_factory.mktemp("study")
     score = Run.score
 
@@ -49,10 +49,10 @@ def interrupted(tmp_path_factory, data_dir):
 
 @pytest.fixture(scope="module")
 def finished(interrupted, data_dir):
-    """The same study, gone on with: its folder and outcomes."""
+    """Folder and outcomes of the same study, resumed."""
     before = (interrupted / "a_b_seed_0" / "metrics.jsonl").read_text()
     outcomes = ablate.study(shorten(tiny_config(data_dir)), VARIANTS, 1, interrupted)
-    assert (interrupted / "a_b_seed_0" / "metrics.jsonl").read_text() == before  # and not trained again
+    assert (interrupted / "a_b_seed_0" / "metrics.jsonl").read_text() == before  # not trained again
     return interrupted, outcomes
 
 
@@ -79,7 +79,7 @@ def test_other_views_are_evaluated_again(finished, short, monkeypatch):
 
 
 def test_a_run_without_top5_is_evaluated_again(finished, short):
-    """Studies of before had top-1 alone."""
+    """Older studies stored only top-1."""
     variants = ablate.variants_of(with_classes(short, load_info(short.data)), VARIANTS)
     trial = ablate.trials(variants, [0], finished[0])[0]
     path = trial.workdir / "outcome.json"
@@ -95,7 +95,7 @@ def test_a_run_without_top5_is_evaluated_again(finished, short):
 
 
 def test_chosen_variants_keep_what_others_have_reached(finished, short, monkeypatch):
-    """Neither the other variants' results nor what does not fit them is in the way."""
+    """Neither results nor errors of the other variants get in the way."""
     monkeypatch.setattr(ablate, "run", lambda trial: pytest.fail("this one is done"))
     others = {**VARIANTS, "no such field": {"log.every_step": 2}, "not done": {"log.every_steps": 3}}
     outcomes = ablate.study(short, others, 1, finished[0], ["a *"])
@@ -200,7 +200,7 @@ def test_variants_start_from_weights_of_their_own(tmp_path, short):
 
 @pytest.mark.parametrize("name", [name for name in STUDIES if not name.startswith(("table", "supplement"))])
 def test_every_variant_is_a_network_of_its_own(name):
-    """Whatever transform the configuration has; another normalisation may cost the same."""
+    """For any transform in the configuration. Settings are compared, since another normalisation may cost the same."""
     config = motion.get_config()
     config.model.update(transform="tsm", num_classes=10)
     config.model.rsa.latent_dim = 8  # which some kernels do not have

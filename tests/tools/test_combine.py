@@ -1,4 +1,4 @@
-"""Scores of several models together."""
+"""Combined scores of several models."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from rsa_jax.tools.combine import main
 from rsa_jax.training.scores import load_scores, save_scores
 from tests.training.test_scores import make_scores
 
-# Two models that are each wrong about another one of three videos, and not sure there.
+# Two models, each wrong about a different one of three videos, and unsure there.
 LABEL = [0, 1, 1]
 FIRST = [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]
 SECOND = [[0.4, 0.6], [0.1, 0.9], [0.3, 0.7]]
@@ -27,7 +27,7 @@ def workdirs(tmp_path):
 
 
 def printed(capsys):
-    """The table of metrics, by line and column."""
+    """The printed table of metrics, by row and column."""
     header, *lines = (line.split() for line in capsys.readouterr().out.splitlines())
     return {name: dict(zip(header, map(float, values), strict=True)) for name, *values in lines}
 

@@ -1,4 +1,4 @@
-"""Weights into a workdir that evaluates as it stands, and back."""
+"""Conversion of weights into a workdir that is ready for evaluation, and back."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from tests.weights.test_state_dict import assert_equal_models, drawn
 
 @pytest.fixture
 def released(tmp_path, config):
-    """A file of weights that fits other settings than the configuration file's; those settings; the model."""
+    """A weight file that needs other settings than those of the configuration file, these settings, and the model."""
     config.model.update(num_classes=10, width=16, stage_sizes=(2,), positions=((1,),), stem_kernel=5)
     config.model.rsa.update(kernel_size=(3, 5, 5), num_queries=4, context="V")
     model = drawn(blank_model(config.model))
@@ -33,7 +33,7 @@ def released(tmp_path, config):
 
 
 def run(*command, data_dir):
-    """Runs a program in a process of its own."""
+    """Runs a program in a separate process and returns its output."""
     environment = os.environ | {"DATA_DIR": str(data_dir), "JAX_PLATFORMS": "cpu"}
     result = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -41,7 +41,7 @@ def run(*command, data_dir):
 
 
 def test_two_commands_evaluate_released_weights(released, tmp_path, data_dir):
-    """The second is the one that the first prints; what it finds is what the model says."""
+    """The first command prints the second, whose result agrees with the model's."""
     path, config, model = released
     workdir = tmp_path / "a workdir"
     said = run("-m", "rsa_jax.tools.convert", path, workdir, "--config", "tests/tiny.py", data_dir=data_dir)
@@ -51,7 +51,7 @@ def test_two_commands_evaluate_released_weights(released, tmp_path, data_dir):
     assert python == "python"
     assert read_dataset(workdir)["class_names"] is None
     run(*command, data_dir=data_dir)
-    # From the data set.
+    # The names come from the data set.
     assert read_dataset(workdir)["class_names"] == list(motion.CLASS_NAMES)
     assert read_dataset(workdir)["provenance"] == {"weights": str(path)}
     result = json.loads((workdir / "eval.json").read_text())

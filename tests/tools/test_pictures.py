@@ -1,4 +1,4 @@
-"""The programs that show what a run came to."""
+"""Programs that show the results of a run."""
 
 import json
 
@@ -12,7 +12,7 @@ from rsa_jax.tools.pictures import Row, annotate, draw_rows, save_animation
 
 
 def colours(path):
-    """Whether the picture has green and red writing."""
+    """Whether the image has green text, and whether it has red text."""
     pixels = np.asarray(Image.open(path).convert("RGB")).astype(int).reshape(-1, 3)
     red, green, blue = pixels.T
     return bool(np.any(green - red > 80)), bool(np.any((red - green > 80) & (red - blue > 80)))
@@ -27,7 +27,7 @@ def test_right_predictions_are_green_and_wrong_ones_red(tmp_path, predicted, exp
 
 
 def test_long_titles_are_folded_beside_the_frames(tmp_path):
-    """Names of classes may be long, and hold what matplotlib would take for mathematics."""
+    """Class names may be long, and contain text that matplotlib would parse as math."""
     frames = np.full((3, 20, 30, 3), (0, 0, 255), np.uint8)
     pictures = []
     for title in ("$^$", "Pretending to put something $^$ " * 20):
@@ -57,7 +57,7 @@ def test_summary_of_an_evaluated_run(tmp_path, config):
 
 
 def test_frames_beside_bars(tmp_path):
-    """Longer for a larger share, and a moving picture of them."""
+    """Bars are longer for larger probabilities; the images are also saved as an animation."""
     frames = np.full((2, 20, 30, 3), (0, 255, 0), np.uint8)
     images = annotate(frames, "a_long_name_without_spaces" * 5, [("$^$ " * 40, 1.0), ("twice", 0.5), ("twice", 0.0)])
     assert [image.shape for image in images] == [(240, 720, 3)] * 2

@@ -1,4 +1,4 @@
-"""Predictions for video files, against the evaluation of a data set that was prepared from them."""
+"""Predictions for video files, against the evaluation of a data set prepared from them."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ CLASSES = ["left", "right"]
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
-    """Configuration and workdir of a network with random weights, evaluated on videos of the folder beside it."""
+    """Configuration and workdir of a network with random weights, evaluated on the videos beside the workdir."""
     root = tmp_path_factory.mktemp("predict")
     for split, lengths in {"train": [9], "validation": [9, 22, 3]}.items():
         for i, length in enumerate(lengths):
@@ -50,7 +50,7 @@ def evaluated(tmp_path_factory):
 
 
 def run(workdir, *arguments):
-    """Exit status and what was written as JSON."""
+    """Exit status and the JSON output."""
     out = workdir.parent / "out.json"
     flags = ["--workdir", str(workdir), "--workers", "1", "--json", str(out)]
     return predict.main([*map(str, arguments), *flags]), json.loads(out.read_text())
@@ -90,7 +90,7 @@ def test_the_pixels_are_those_of_the_prepared_data_set(evaluated):
 
 
 def test_a_long_video_in_parts(evaluated, tmp_path, capsys):
-    """22 frames, of which every second one is stored; against files of the same frames."""
+    """22 frames, of which every second one is kept; against a prediction from the same frames."""
     _, workdir = evaluated
     video = workdir.parent / "videos/validation/right/clip 1.avi"
     gif = tmp_path / "parts.gif"
@@ -103,12 +103,12 @@ def test_a_long_video_in_parts(evaluated, tmp_path, capsys):
     assert Image.open(gif).n_frames == 4 * 4
     predictor = Predictor(workdir)
     (whole,) = predict.try_video(video, dataclasses.replace(predictor.reading, num_frames=11, num_clips=1)).segments
-    chosen = [3, 4, 5, 6] * 2  # both clips of a part of as many frames as a clip has
+    chosen = [3, 4, 5, 6] * 2  # a part has as many frames as a clip, so its two clips are equal
     np.testing.assert_allclose(probabilities(parts[1]), predictor(whole.frames()[None, chosen])[0], rtol=1e-5)
 
 
 def test_a_workdir_with_the_published_sampling_and_precision(evaluated, tmp_path, capsys):
-    """A video of fewer frames than a clip shows its first one alone, in evaluation and in prediction."""
+    """A video with fewer frames than a clip shows only its first frame, in evaluation and in prediction."""
     config, whole = evaluated
     config = config.copy_and_resolve_references()
     config.data.sampling, config.matmul_precision = "published", "float32"
@@ -185,7 +185,7 @@ def test_outputs_are_checked_first(flags, message, tmp_path, capsys):
 
 
 def test_odd_names_stop_nothing(evaluated, tmp_path):
-    """Bytes that are no UTF-8, and a long one; in a picture and a moving one."""
+    """A name that is not UTF-8 and a long one, in an image and in a GIF."""
     _, workdir = evaluated
     videos = tmp_path / "videos"
     videos.mkdir()

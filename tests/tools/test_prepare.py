@@ -36,7 +36,7 @@ def test_prepares_videos_and_reports_what_was_left_out(tmp_path, capsys):
     assert "left out: 1" in printed.out
     assert "train:" in printed.err  # the progress bar
 
-    (tmp_path / "videos").rename(tmp_path / "gone")  # the source is not needed any more
+    (tmp_path / "videos").rename(tmp_path / "gone")  # the source is no longer needed
     info = pipeline.load_info(data(tmp_path))
     assert info.class_names == ("run", "walk left")
     assert info.directional == ((1, 0),)
@@ -125,7 +125,7 @@ def test_killed_preparation_leaves_nothing_that_looks_whole(tmp_path):
 
 
 def test_module_imports_no_tensorflow():
-    """Worker processes import it."""
+    """Worker processes import this module."""
     code = "import sys, rsa_jax.tools.prepare, rsa_jax.data.clip; print('tensorflow' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"

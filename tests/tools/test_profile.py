@@ -1,4 +1,4 @@
-"""The paper's tables of costs: M parameters and G multiply-adds, and those of every recipe."""
+"""Costs in the paper's tables and of every recipe: M parameters and GMACs."""
 
 import functools
 import importlib.util
@@ -29,8 +29,8 @@ from rsa_jax.training.models import blank_model
 
 ROOT = Path(__file__).parents[2]
 
-# Printed by the authors, in G multiply-adds and M parameters for 174 classes and 8 frames of 224 x 224: in tables 2a
-# and 2b of the supplement, and as the totals of the logs (16 frames).
+# Printed by the authors, in GMACs and M parameters for 174 classes and 8 frames of 224 x 224: in tables 2a and 2b of
+# the supplement, and as the totals of the logs (16 frames).
 PRINTED = {
     ("supplement_2a", "L = 1"): (252.5, 28.1),
     ("supplement_2a", "L = 2"): (92.8, 23.9),
@@ -44,13 +44,13 @@ PRINTED = {
 }
 PRINTED_LOG = (71.774, 22.034302)
 
-# Printed by the authors, too, and not what such a network has by count: printed, counted.
+# Also printed by the authors, but different from the count of such a network: printed, counted.
 DEVIATING = {
     ("supplement_2b", "0 layers"): ((32.5, 24.3), (32.70, 23.86)),
     ("supplement_2c", "lambda"): ((35.8, None), (35.89, 22.04)),
 }
 
-# Counted by us, printed nowhere.
+# Counted by us, not printed by the authors.
 COUNTED = {
     ("table_2", "1x3x3 convolution (TSN)"): (32.70, 23.86),
     ("table_2", "dynamic convolution"): (29.97, 20.01),
@@ -82,23 +82,23 @@ SINUSOIDS = 16
 
 
 def rsa_cost(rsa, C, window=None):
-    """Eq. 12 with its right factors first: products at a position, and weights."""
+    """MACs per position and weights of Eq. 12, with its right factors first."""
     L, c = rsa.num_queries, C // rsa.num_queries
     M = math.prod(window or rsa.kernel_size)
     relational, context = "R" in rsa.kernel, "R" in rsa.context
-    decomposed = rsa.decomposed or not relational  # a basic kernel alone has P as it is, in the place of H2
+    decomposed = rsa.decomposed or not relational  # without a relational kernel, P takes the place of H2
     D, G = rsa.latent_dim or (c if decomposed else M), rsa.relation_groups or c
     projection = C * (C + (1 + relational) * c)
     products = projection + c * M * (D * decomposed + D * relational + c * context)
     products += c * (2 * L * D + c * D * context)
     weights = projection + M * D * decomposed + M * G * D * relational + M * c * context
     weights += c * D * (rsa.kernel == "V+R") + c * c * (rsa.context == "V+R")
-    norms = {"batch": C + c + c * relational, "lambda": C + c}  # of query, value and key: scale and bias
+    norms = {"batch": C + c + c * relational, "lambda": C + c}  # scale and bias of query, value and key
     return products, weights + 2 * norms.get(rsa.normalization, 0)
 
 
 def attention_cost(attention, C, T, S):
-    """Projection, products of query and key, sum of values; and positions."""
+    """MACs per position and weights of the projection, query-key products, sum of values, and positions."""
     L = attention.num_heads
     keys = L if attention.key_value == "per_head" else 1
     M = math.prod(attention.kernel_size) if attention.kernel_size else T * S * S
@@ -109,7 +109,7 @@ def attention_cost(attention, C, T, S):
     elif attention.position == "relative" and attention.kernel_size:
         embedding, embedding_products = M * keys * C // L, M * C
     elif attention.position == "relative":
-        # Rᵀ q, then a product for every frame, row and column.
+        # Rᵀ q, then one product per frame, row and column.
         embedding = 3 * SINUSOIDS * keys * C // L
         embedding_products = SINUSOIDS * (3 * C + L * (T + 2 * S))
     return projection + 2 * M * C + embedding_products, projection + embedding
@@ -128,8 +128,8 @@ def lambda_cost(layer, C):
 
 
 def layer_cost(model, C, T, S):
-    """Products at a position and weights of a layer of C channels on T maps of side S, by hand."""
-    between = 9 * C // 4  # of (2+1)D, for as many weights as 3 x 3 x 3; with a BatchNorm
+    """MACs per position and weights of a layer with C channels on T feature maps of side S, by hand."""
+    between = 9 * C // 4  # channels within (2+1)D, for as many weights as 3 x 3 x 3; with a BatchNorm
     if model.transform in ("rsa", "dynamic_conv"):
         rsa = model.rsa.copy_and_resolve_references()
         if model.transform == "dynamic_conv":
@@ -152,7 +152,7 @@ def layer_cost(model, C, T, S):
     }[model.transform]
 
 
-# Settings that no table of the paper has.
+# Settings that are in no table of the paper.
 OTHERS = [
     {
         "model.transform": "self_attention",
@@ -178,7 +178,7 @@ OTHERS = [
     {"model.rsa.factorized": True},
 ]
 
-# Every recipe, with 10 classes where its data say how many.
+# GMACs and M parameters of every recipe, with 10 classes if the number comes from the data set.
 RECIPES = {
     "diving48": (71.770, 21.776),
     "gym288": (35.889, 22.268),
@@ -201,7 +201,7 @@ def totals(config):
 
 
 def assert_printed(value, printed):
-    """To the last printed digit."""
+    """Asserts equality to the last printed digit."""
     digits = len(str(printed).partition(".")[2])
     assert abs(value - printed) <= 0.5001 * 10**-digits, (value, printed)
 
@@ -224,7 +224,7 @@ def cached_totals(recipe, changes):
 
 
 def exact_totals(recipe, changes):
-    """Multiply-adds and parameters of a recipe's network with some fields changed."""
+    """MACs and parameters of a recipe's network with some fields changed."""
     return cached_totals(recipe, json.dumps(changes, sort_keys=True))
 
 
@@ -257,7 +257,7 @@ def test_the_total_of_the_logs_is_printed():
 
 @pytest.mark.parametrize("row", DEVIATING, ids=" ".join)
 def test_rows_that_deviate_from_the_printed_ones(row):
-    """They are what is counted, and the page about agreement names both figures."""
+    """The costs equal the counted figures, and docs/agreement.md names both."""
     study, variant = row
     actual = exact_totals("ssv1", STUDIES[study][variant])
     page = (ROOT / "docs/agreement.md").read_text()
@@ -271,7 +271,7 @@ def test_rows_that_deviate_from_the_printed_ones(row):
 
 
 def layer_total(config, channels, shape):
-    """Multiply-adds and parameters of the layer that takes a block's convolution's place, for one clip."""
+    """MACs and parameters, for one clip, of the layer that replaces a block's convolution."""
 
     def make():
         make_transform = transform_factory(config.model, nnx.Rngs(0))
@@ -282,13 +282,13 @@ def layer_total(config, channels, shape):
 
 
 def stages(config):
-    """Channels, side of the map and blocks with a transform, of every stage."""
+    """Channels, side of the feature map and blocks with a transform, for every stage."""
     for stage, blocks in enumerate(config.model.positions):
         yield config.model.width * 2**stage, config.data.image_size // (4 * 2**stage), blocks
 
 
 def assert_layers_by_hand(config):
-    """In every stage, to the last multiply-add and parameter."""
+    """Asserts that the MACs and parameters of the layer in every stage are exact."""
     frames = config.data.num_frames
     for channels, side, _ in stages(config):
         products, weights = layer_cost(config.model, channels, frames, side)
@@ -322,13 +322,13 @@ NETWORKS = [
 
 @pytest.mark.parametrize(("recipe", "row"), NETWORKS)
 def test_a_network_costs_what_its_layers_do(recipe, row):
-    """Exactly, as a difference from the network without a transform."""
+    """Exact comparison of the difference from the network without a transform."""
     changes = STUDIES[row[0]][row[1]]
     config, expected = changed(recipe, changes), 0
     frames = config.data.num_frames
     for stage, (channels, side, blocks) in enumerate(stages(config)):
         for block in blocks:
-            # A transform has no stride: it takes the map before the stride of a stage's first block.
+            # A transform has no stride: in a stage's first block, its input is the feature map before the stride.
             larger = 2 * side if block == 0 and stage > 0 else side
             products, weights = layer_cost(config.model, channels, frames, larger)
             replaced = 9 * channels**2
@@ -346,7 +346,7 @@ def test_every_transform_and_pair_has_a_row():
 
 
 def test_tables_have_the_rows_of_the_paper():
-    """Literally: what a study leaves out is the published network's, with 8 queries and 7 layers."""
+    """Literal fields: those that a study omits are the published network's, with 8 queries and 7 layers."""
 
     def column(name, field):
         return [changes.get(field) for changes in STUDIES[name].values()]
@@ -410,7 +410,7 @@ def test_recomputing_blocks_and_bfloat16_keep_less(config):
 
 
 def test_a_batch_is_halved_until_it_fits(config, monkeypatch):
-    """Some compilers refuse a program that is too large, others say what it would need."""
+    """Some compilers refuse a program that is too large, others report the memory that it would need."""
     chip, tried = CHIPS["h100"], []
 
     def step_cost(config, chip):

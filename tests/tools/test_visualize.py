@@ -1,4 +1,4 @@
-"""Pictures of kernels: which kernels, and what is drawn of them."""
+"""Figures of kernels: which kernels are chosen, and how they are drawn."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def test_layers_by_number_and_name(model):
 
 
 def test_kernels_of_a_clip_and_its_reverse(model):
-    """The first layer sees single frames: backwards, its queries are the same and their relations are others."""
+    """The first layer sees single frames: in the reversed clip, its queries are the same but their relations differ."""
     path, layer = choose_layer(model, "0")
     panels, probabilities = make_panels(model, path, layer, clip(), (1, 3, 2))
     _, x, y = clip_and_reverse(model, path, clip())
@@ -95,7 +95,7 @@ def test_what_lies_outside_of_the_clip():
 
 
 def share(path, colour):
-    """Of the picture's pixels that have a colour."""
+    """Fraction of the figure's pixels that have a colour."""
     pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
     return np.mean(np.all(np.abs(pixels - colour) < 40, axis=-1))
 
@@ -115,7 +115,7 @@ def test_the_picture(tmp_path, kernel_size, queries):
 
 
 def test_every_row_has_its_own_scale(tmp_path):
-    """Tiny kernels are drawn as strongly as huge ones; the clip and its reverse share their rows' scales."""
+    """Tiny kernels are drawn as strongly as huge ones; a clip and its reverse share the scale of each row."""
     ones, out = np.ones((2, 3, 3, 3)), tmp_path / "kernels.png"
 
     def dark(*networks):
@@ -135,7 +135,7 @@ def test_every_row_has_its_own_scale(tmp_path):
 
 
 def test_rows_of_all_shapes_and_long_names(tmp_path):
-    """Nothing runs out of the picture, and no caption into the kernels."""
+    """Nothing extends beyond the figure, and no caption overlaps the kernels."""
     out = tmp_path / "kernels.png"
     shapes = [((3, 3, 1), 8), (None, 2), ((1, 9, 1), 6), ((3, 1, 5), 1)]
     networks = [

@@ -1,4 +1,4 @@
-"""What a workdir keeps, gives back, and refuses."""
+"""Workdirs: what they keep, restore and refuse."""
 
 import json
 
@@ -94,7 +94,7 @@ def test_a_field_that_is_newer_than_the_run_does_not_part_it_from_its_configurat
     del older.model.self_attention.softmax, older.optimizer.recipe_batch_size
     claim_workdir(tmp_path, older, DATASET)
     check_workdir(tmp_path, config, DATASET)
-    assert read_config(tmp_path).data.sampling == "whole"  # for what predicts by it
+    assert read_config(tmp_path).data.sampling == "whole"  # used by predictions
     config.init_from = "weights.npz"
     with pytest.raises(WorkdirError, match=r"init_from: none there, weights.npz here"):
         check_workdir(tmp_path, config, DATASET)
@@ -102,7 +102,7 @@ def test_a_field_that_is_newer_than_the_run_does_not_part_it_from_its_configurat
 
 @pytest.mark.parametrize("published", ["data.sampling", "optimizer.restart_step", "matmul_precision"])
 def test_a_run_of_before_goes_on_as_it_was_alone(tmp_path, published):
-    """It trained without what the recipes of the published runs have now."""
+    """The older run trained without settings that the published recipes have now."""
     config = common.get_published_config()
     older = config.copy_and_resolve_references()
     older.init_from = None
@@ -126,7 +126,7 @@ def test_class_names_are_learned_once_and_from_the_data_set_of_the_workdir(tmp_p
     config.data.name, config.model.num_classes = "ssv1", 2
     claim_workdir(tmp_path, config, dict.fromkeys(DATASET))
     learn_class_names(tmp_path, "ssv1", ("a", "b", "c"))
-    learn_class_names(tmp_path, "ssv2", ("e", "f"))  # as many, and other ones
+    learn_class_names(tmp_path, "ssv2", ("e", "f"))  # same number, other names
     assert read_dataset(tmp_path)["class_names"] is None
     learn_class_names(tmp_path, "ssv1", ("a", "b"))
     learn_class_names(tmp_path, "ssv1", ("c", "d"))
@@ -145,7 +145,7 @@ def test_data_of_which_nothing_is_known_fit_any(tmp_path):
     config = common.get_config()
     claim_workdir(tmp_path, config, dict.fromkeys(DATASET))
     check_workdir(tmp_path, config, DATASET)
-    claim_workdir(tmp_path, config, DATASET)  # as training does; from then on they are known
+    claim_workdir(tmp_path, config, DATASET)  # as training does; from here on the data are known
     with pytest.raises(WorkdirError, match="class_names was"):
         check_workdir(tmp_path, config, DATASET | {"class_names": ("b", "a")})
 
@@ -156,7 +156,7 @@ def test_a_folder_without_a_run(tmp_path):
 
 
 def test_a_workdir_from_before_implementations_had_names(tmp_path):
-    """Its configuration says how RSA was computed by a field that there is no more."""
+    """Its configuration selects RSA's implementation by a field that no longer exists."""
     config = common.get_config()
     claim_workdir(tmp_path, config, DATASET)
     content = json.loads((tmp_path / "config.json").read_text())

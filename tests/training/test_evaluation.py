@@ -1,4 +1,4 @@
-"""From batches to scores, with logits given in the place of a network's."""
+"""From batches to scores, with given logits in place of a network's."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from rsa_jax.training.step import View
 
 
 def eval_step(params, batch_stats, batch, view):
-    """The logits of a video are its "frames" plus what depends on the view."""
+    """Logits of a video: its "frames" plus a term that depends on the view."""
     videos = {name: batch[name] for name in ("index", "label", "mask")}
     return videos | {"logits": batch["frames"] + view.clip * 0.5 + (view.place - 1) * np.arange(4)}
 

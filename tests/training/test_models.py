@@ -1,4 +1,4 @@
-"""Initial weights: from a file, from a workdir, random ones, and recipes that ask for them."""
+"""Initial weights: from a file, from a workdir, random, and recipes that require them."""
 
 import logging
 from importlib import import_module
@@ -65,7 +65,7 @@ def test_random_weights_are_said_to_be_random(config, messages):
 
 @pytest.fixture
 def pretrained(tmp_path, config):
-    """A workdir with drawn weights and the data set's class names; its model; and a configuration that names it."""
+    """A workdir with random weights and the data set's class names, its model, and a configuration that names it."""
     run = make_run(config)
     model = drawn(blank_model(run.config.model), 5)
     save_model(model, run.config, tmp_path / "pretrained", source="drawn", class_names=run.info.class_names)
@@ -83,7 +83,7 @@ def test_a_workdir_of_the_same_classes_gives_all(pretrained, messages):
 
 @pytest.mark.parametrize("case", ["does not know the names", "have other names", "are in another order"])
 def test_as_many_classes_of_other_names_are_other_classes(pretrained, tmp_path, messages, case):
-    """Ten of them, too."""
+    """The workdir also has ten classes."""
     _, model, config = pretrained
     run = make_run(config)
     known = run.info.class_names
@@ -97,7 +97,7 @@ def test_as_many_classes_of_other_names_are_other_classes(pretrained, tmp_path, 
 
 
 def test_a_workdir_of_another_transform_gives_the_rest(pretrained, messages):
-    """From RSA in the first of two blocks to self-attention in it."""
+    """The transform in the first block changes from RSA to self-attention."""
     _, model, config = pretrained
     config.model.transform, config.model.self_attention.num_heads = "self_attention", 2
     config.model.self_attention.kernel_size = (3, 3, 3)
@@ -111,7 +111,7 @@ def test_a_workdir_of_another_transform_gives_the_rest(pretrained, messages):
 
 
 def test_a_block_whose_transform_has_other_weights_stays_random(pretrained, messages):
-    """As RSA's other parts have, under the same name."""
+    """RSA has weights of the same name in another part."""
     _, model, config = pretrained
     config.model.transform = "dynamic_conv"
     back, random = initial_model(config), make_random(config)

@@ -22,7 +22,7 @@ from tests import golden_files
 def test_learning_rate_per_epoch_is_the_published_one(epochs):
     golden = golden_files.read("learning_rate_per_epoch")[epochs]
     schedule = make_schedule(common.optimizer_config(), epochs=int(epochs), steps_per_epoch=7)
-    for place in (0, 6):  # the same in all of an epoch's steps
+    for place in (0, 6):  # the rate is constant within an epoch
         rates = [schedule(7 * epoch + place) for epoch in range(int(epochs))]
         np.testing.assert_allclose(rates, golden, rtol=2e-5)
 
@@ -73,11 +73,11 @@ def test_steps_are_those_of_pytorch_sgd():
 def published_simulation(params, gradients, config, rates):
     """The published loop in plain NumPy: every epoch begins with a step at the base rate.
 
-    In the first epoch no parameter has a gradient, and PyTorch skips it; later the gradients are zeros.
+    PyTorch skips that step in the first epoch, when no parameter has a gradient; later the gradients are zeros.
     """
     params = {name: value.astype(np.float64) for name, value in params.items()}
     decay = {"conv/kernel": config.weight_decay, "fc/kernel": config.weight_decay}
-    factor = {"fc/bias": 2.0}  # of the base rate, in the group of biases; the schedule overwrites it
+    factor = {"fc/bias": 2.0}  # times the base rate, in the group of biases; the schedule overwrites it
     buffers = dict.fromkeys(params, 0.0)
 
     def step(gradient, rate):

@@ -1,4 +1,4 @@
-"""Metrics, against accuracy and loss computed by hand; averages over views; the file."""
+"""Metrics against accuracy and loss computed by hand; averages over views; the file of scores."""
 
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ def test_averages_over_views():
     np.testing.assert_allclose(np.exp(average_views(logits, "probabilities")), mean, rtol=1e-12)
     mean = softmax(logits.astype(np.float64).mean(0))
     np.testing.assert_allclose(np.exp(average_views(logits, "logits")), mean, rtol=1e-12)
-    for average in ("probabilities", "logits"):  # of one view, nothing but its softmax
+    for average in ("probabilities", "logits"):  # the average of one view is its softmax
         np.testing.assert_array_equal(average_views(logits[:1], average), log_softmax(logits[0]))
 
 

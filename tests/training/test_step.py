@@ -40,7 +40,7 @@ def step_config(config):
 
 
 def test_accumulation_over_parts_is_the_mean_of_their_gradients(step_config):
-    """Parts interleave the batch, so groups of BatchNorm are told to do the same."""
+    """Chunks interleave the batch, so the whole batch is reordered to give BatchNorm the same groups."""
     config = step_config
     config.model.update(dropout=0.0, stochastic_depth=0.0, batch_norm_clips=4)
     order = np.array([0, 2, 4, 6, 1, 3, 5, 7])
@@ -54,7 +54,7 @@ def test_accumulation_over_parts_is_the_mean_of_their_gradients(step_config):
 
 
 def test_parts_of_bfloat16_clips(step_config):
-    """The loss has another type than the clips."""
+    """The loss and the clips have different dtypes."""
     step_config.optimizer.accumulation = 2
     optimizer = make_optimizer(step_config.optimizer, lambda step: 0.1)
     update = make_update(define_model(step_config.model), optimizer, step_config)
@@ -73,7 +73,7 @@ def test_a_step_draws_the_same_random_numbers_each_time_and_others_by_seed(step_
 
 @pytest.mark.parametrize("policy, swapped", [(None, []), ("swap", [2, 3])])
 def test_a_mirrored_clip_counts_for_the_class_of_its_mirror_image(step_config, monkeypatch, policy, swapped):
-    """Not without being asked for: published is that clips of such classes are not mirrored."""
+    """Only with the policy 'swap': in the published recipes, clips of such classes are not mirrored."""
     update = lambda state, clips, label: (state, {"label": label})  # noqa: E731
     monkeypatch.setattr("rsa_jax.training.step.make_update", lambda *args: update)
     step_config.data.directional = policy or step_config.data.directional
@@ -86,7 +86,7 @@ def test_a_mirrored_clip_counts_for_the_class_of_its_mirror_image(step_config, m
 
 
 def test_a_step_is_compiled_once(step_config):
-    """Types of the new state are those of the old one, weakly typed ones included."""
+    """The new state has the shapes and dtypes of the old one, including weak types."""
     optimizer = make_optimizer(step_config.optimizer, lambda step: 0.1)
     state = jax.eval_shape(lambda: create_state(step_config, optimizer))
     step = make_train_step(define_model(step_config.model), optimizer, lambda step: 0.1, step_config, directional=())
@@ -114,7 +114,7 @@ def test_every_transform_learns(step_config, fields):
     config.optimizer.weight_decay = 0.0
     optimizer = make_optimizer(config.optimizer, lambda step: 0.1)
     update = make_update(define_model(config.model), optimizer, config)
-    # Drawn by numpy: to compile so many random numbers takes longer than the step.
+    # NumPy draws these: compiling so many random draws takes longer than compiling the step.
     params, batch_stats = jax.eval_shape(lambda: split_model(create_model(config.model, rngs=nnx.Rngs(0))))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: 0.3 * rng.standard_normal(leaf.shape, np.float32), params)
@@ -125,7 +125,7 @@ def test_every_transform_learns(step_config, fields):
     assert np.isfinite(metrics["loss"])
     for name in ("params", "batch_stats"):
         old, new = (getattr(state, name)["stages"][0][0] for state in (before, after))
-        # Statistics are those inside the transform; without a BatchNorm it has none.
+        # Only the statistics inside the transform; without a BatchNorm it has none.
         pairs = zip(jax.tree.leaves(old.get("conv2", {})), jax.tree.leaves(new.get("conv2", {})), strict=True)
         assert all(np.all(np.isfinite(b)) and np.any(a != b) for a, b in pairs), name
 

@@ -13,7 +13,7 @@ from tests.test_main import ROOT
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory):
-    """What this project computes, by type. Both runs at once: most of the time is compilation."""
+    """This project's results, by dtype. Both runs start at once, as most of the time is compilation."""
     folder = tmp_path_factory.mktemp("trajectory")
 
     def start(dtype):
@@ -42,7 +42,7 @@ def test_float64_is_the_published_run_to_rounding(ours):
 
 
 def test_float32_drifts_no_further_than_the_published_run(ours):
-    """Rounding grows by a factor of hundreds in some steps, here and there; the float64 run is the truth."""
+    """Rounding errors grow by a factor of hundreds in some steps of both runs; the float64 run is the ground truth."""
     run, published, truth = (
         ours["float32"],
         golden_files.arrays("trajectory"),

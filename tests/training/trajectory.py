@@ -1,6 +1,6 @@
-"""The published training run on the recipe's clips, through this project's own step.
+"""The published training run on the recipe's clips, with this project's own step.
 
-A program of its own, since float64 has to be switched on before JAX starts:
+A separate program, because float64 has to be enabled before JAX starts:
 JAX_ENABLE_X64=1 python -m tests.training.trajectory float64 OUT.npz
 """
 
@@ -22,7 +22,7 @@ PUBLISHED = golden_files.read("trajectory")
 
 
 def make_config(dtype):
-    """The run's settings, as the file of reference outputs gives them."""
+    """The run's settings, from the file of reference outputs."""
     config = common.get_config()
     config.batch_size, config.epochs = PUBLISHED["batch"], PUBLISHED["epochs"]
     config.label_smoothing = PUBLISHED["label_smoothing"]

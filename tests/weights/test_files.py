@@ -1,4 +1,4 @@
-"""Files of weights: what is written is read, and what cannot be read is named."""
+"""Weight files: what is written can be read back, and unreadable files are named."""
 
 import sys
 

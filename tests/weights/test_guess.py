@@ -1,4 +1,4 @@
-"""A network is told by its names and shapes."""
+"""A network's settings are inferred from the names and shapes of its weights."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""With PyTorch: its files, and a network of it under the released names, both ways."""
+"""PyTorch files, and a PyTorch network under the released names, in both directions."""
 
 import json
 import shlex
@@ -30,7 +30,7 @@ def torch():
 
 @pytest.fixture
 def released(torch, tmp_path):
-    """A file as the authors' training saves them."""
+    """A checkpoint file as saved by the authors' training code."""
     tensors = {f"module.{name}": torch.from_numpy(array) for name, array in golden_files.state_dict(SHAPES).items()}
     path = tmp_path / "released.pth.tar"
     torch.save({"epoch": 80, "arch": "resnet50", "state_dict": tensors, "best_prec1": torch.tensor(54.0)}, path)
@@ -38,7 +38,7 @@ def released(torch, tmp_path):
 
 
 def test_released_checkpoint_evaluates_and_goes_back(torch, released, tmp_path, data_dir):
-    """Two commands, the second as the first prints it; the reference's logits; a file that PyTorch loads strictly."""
+    """Two commands, where the first prints the second; the reference's logits; a file that PyTorch loads strictly."""
     workdir, back = tmp_path / "workdir", tmp_path / "back.pth.tar"
     small = ["--config.data.name=motion/tiny", f"--config.data.data_dir={data_dir}", "--config.data.image_size=64"]
     small += ["--config.data.num_frames=4", "--config.eval.batch_size=16"]

@@ -1,4 +1,4 @@
-"""State dicts in and out: exact, complete, or refused as a whole."""
+"""Import and export of state dicts: exact and complete, or refused as a whole."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def model_config(**fields):
 
 
 def drawn(model, seed=0):
-    """The model with random numbers everywhere; positive ones, as variances are."""
+    """The model with random values everywhere; they are positive, since variances are."""
     rng = np.random.default_rng(seed)
     graph, state = nnx.split(model)
     return nnx.merge(graph, jax.tree.map(lambda leaf: rng.uniform(0.1, 1, leaf.shape).astype(leaf.dtype), state))
@@ -36,7 +36,7 @@ def assert_equal_models(a, b):
 
 
 def torchvision_state_dict(depth, seed=0):
-    """Names and shapes of torchvision's ResNet of that depth, with random numbers."""
+    """Random values under the names and shapes of torchvision's ResNet of that depth."""
     rng = np.random.default_rng(seed)
     state_dict = {}
 
@@ -109,7 +109,7 @@ def test_models_of_any_depth_and_positions_come_back_bit_for_bit(fields):
 
 @pytest.mark.parametrize(("depth", "parameters"), [(18, 11_689_512), (50, 25_557_032), (101, 44_549_160)])
 def test_torchvision_gives_all_but_transforms_and_classifier(depth, parameters):
-    """The counts of parameters are torchvision's own."""
+    """The parameter counts are torchvision's own."""
     state_dict = torchvision_state_dict(depth)
     running = ("running_mean", "running_var", "num_batches_tracked")
     assert sum(array.size for name, array in state_dict.items() if not name.endswith(running)) == parameters
@@ -188,7 +188,7 @@ def test_what_the_published_code_does_not_know_takes_weights_of_torchvision_alon
     state_dict = torchvision_state_dict(18)
     load_torch(model, state_dict)
     block = model.stages[0][0]
-    # A temporal shift leaves the block its own convolution.
+    # With a temporal shift, the block keeps its own convolution.
     assert jnp.any(block.conv1.kernel[...]) == (config.transform == "tsm")
     second = np.moveaxis(np.asarray(model.stages[0][1].conv2.kernel[...]), (3, 2), (0, 1))
     np.testing.assert_array_equal(second, state_dict["layer1.1.conv2.weight"])

@@ -23,14 +23,14 @@ BUILDERS: dict[str, type[ClipBuilder]] = {
 
 
 def make_config(path: pathlib.Path, **options: Any) -> ClipConfig:
-    """The configuration of the data set in `path` = DATA_DIR/BUILDER/CONFIG/VERSION.
+    """Configuration of the data set in `path` = DATA_DIR/BUILDER/CONFIG/VERSION.
 
     Args:
       path: from `rsa_jax.data.builder.data_path`.
-      **options: its fields.
+      **options: fields of the configuration.
 
     Raises:
-      PreparationError: there is no such data set, or it has no such option.
+      PreparationError: If there is no such data set, or it has no such option.
     """
     name, config_name = path.parts[-3], path.parent.name
     if name not in BUILDERS:
@@ -47,5 +47,5 @@ def make_config(path: pathlib.Path, **options: Any) -> ClipConfig:
 
 
 def make_builder(path: pathlib.Path, config: ClipConfig) -> ClipBuilder:
-    """The builder of the data set in `path`, with a configuration of `make_config`."""
+    """Builder of the data set in `path`, with a configuration from `make_config`."""
     return BUILDERS[path.parts[-3]](data_dir=path.parents[2], config=config)

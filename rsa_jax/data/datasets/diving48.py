@@ -8,7 +8,7 @@ from rsa_jax.data.datasets.official import Annotations, Listed, OfficialBuilder,
 
 
 class Diving48(OfficialBuilder):
-    """Trimmed MP4 files. Version 2 of the labels (2020) has mended many wrong ones of version 1."""
+    """Trimmed MP4 files. Version 2 of the labels (2020) corrects many errors of version 1."""
 
     name = "diving48"
     configs = (OfficialConfig(name="v2"), OfficialConfig(name="v1"))
@@ -16,25 +16,25 @@ class Diving48(OfficialBuilder):
 
     @property
     def official_sizes(self) -> dict[str, int]:  # type: ignore[override]
-        """By version of the labels."""
+        """Published number of clips per split, for this version of the labels."""
         return {
             "v1": {"train": 15_943, "validation": 2_096},
             "v2": {"train": 15_027, "validation": 1_970},
         }[self.builder_config.name]
 
     def read_class_names(self, annotations: Annotations) -> list[str]:
-        """The four parts of each entry of the vocabulary, joined."""
+        """Class names: the four parts of each vocabulary entry, joined."""
         path = annotations.get("Diving48_vocab.json")
         return [" ".join(parts) for parts in read_json(path)]
 
     def read_clips(self, annotations: Annotations, class_names: Sequence[str]) -> dict[str, list[Listed]]:
-        """The official training list, and the test list as validation."""
+        """Clips of the official training list, and of the test list as validation."""
         version = "_V2" if self.builder_config.name == "v2" else ""
         files = {"train": f"Diving48{version}_train.json", "validation": f"Diving48{version}_test.json"}
         return {split: self._read_records(annotations.get(name)) for split, name in files.items()}
 
     def _read_records(self, path: pathlib.Path) -> list[Listed]:
-        """Of records {vid_name, label, start_frame, end_frame}; the files are cut already."""
+        """Clips from records {vid_name, label, start_frame, end_frame}. The files are already trimmed."""
         clips = []
         for number, record in enumerate(read_json(path), 1):
             try:

@@ -1,4 +1,4 @@
-"""FineGym: elements of gymnastics in broadcasts of competitions, in 99 or 288 classes."""
+"""FineGym: gymnastics elements from broadcast competitions, in 99 or 288 classes."""
 
 import collections
 import pathlib
@@ -17,20 +17,20 @@ from rsa_jax.data.datasets.official import (
     read_lines,
 )
 
-# An element's id: that of the YouTube video, which may hold - and _, the event's and the element's seconds.
+# Element id: the YouTube id, which may contain - and _, then the seconds of the event and of the element.
 _ELEMENT = re.compile(r"(?P<video>.+)_(?P<event>E_\d{6}_\d{6})_(?P<action>A_\d{4}_\d{4})")
 _CLASS = re.compile(r"Clabel:\s*(\d+)\s*;.*?(Glabel:\s*\d+)\s*;\s*(.+)")
 
 
 def places(element: str, events: dict[str, Any]) -> tuple[Place, ...]:
-    """Where an element may lie: a file of its own, the file of its event, or the whole video.
+    """Possible places of an element: its own file, the file of its event, or the whole video.
 
     Args:
-      element: its id.
-      events: the official times by video, event and element, in seconds, the elements' from the start of the event.
+      element: element id.
+      events: official times in seconds, by video, event and element. Element times count from the start of the event.
 
     Returns:
-      Without times only the first place.
+      The three places in this order; only the first if there are no times.
     """
     match = _ELEMENT.fullmatch(element)
     if match is None:
@@ -49,19 +49,19 @@ def places(element: str, events: dict[str, Any]) -> tuple[Place, ...]:
 
 
 class Finegym(OfficialBuilder):
-    """Videos of YouTube, whole or cut to events or elements; many have vanished, others have them."""
+    """YouTube videos, whole or cut to events or elements. Many are gone from YouTube, but copies exist elsewhere."""
 
     name = "finegym"
     configs = (OfficialConfig(name="gym99"), OfficialConfig(name="gym288"))
 
     @property
     def num_classes(self) -> int:  # type: ignore[override]
-        """99 or 288."""
+        """Number of classes, 99 or 288."""
         return int(self.builder_config.name.removeprefix("gym"))
 
     @property
     def official_sizes(self) -> dict[str, int]:  # type: ignore[override]
-        """Of version 1.1 of the training list, or of version 1.0 if that is there."""
+        """Published number of clips per split, for version 1.1 of the training list or for 1.0 if only that exists."""
         path = self._annotations.find(*self._train_lists)
         old = path is not None and path.name.endswith("v1.0.txt")
         return {
@@ -71,12 +71,12 @@ class Finegym(OfficialBuilder):
 
     @property
     def _train_lists(self) -> tuple[str, str]:
-        """Names of the two versions."""
+        """File names of the training list, versions 1.1 and 1.0."""
         prefix = f"{self.builder_config.name}_train_element"
         return f"{prefix}_v1.1.txt", f"{prefix}_v1.0.txt"
 
     def read_class_names(self, annotations: Annotations) -> list[str]:
-        """Of lines `Clabel: 0; set: 1; Glabel: 1; (VT) round-off, ...`. A name that comes twice gets its Glabel."""
+        """Names from lines `Clabel: 0; set: 1; Glabel: 1; (VT) round-off, ...`. Repeated names get the Glabel."""
         path = annotations.get(f"{self.builder_config.name}_categories.txt")
         classes = []
         for number, line in enumerate(read_lines(path)):
@@ -88,7 +88,7 @@ class Finegym(OfficialBuilder):
         return [name if counts[name] == 1 else f"{name} ({global_label})" for name, global_label in classes]
 
     def read_clips(self, annotations: Annotations, class_names: Sequence[str]) -> dict[str, list[Listed]]:
-        """Of lines `id class`."""
+        """Clips from lines `id class`."""
         times = annotations.find("finegym_annotation_info_v1.1.json", "finegym_annotation_info_v1.0.json")
         events = read_json(times) if times else {}
         files = {

@@ -1,4 +1,4 @@
-"""Kinetics-400: ten seconds of human action from YouTube, the usual pre-training."""
+"""Kinetics-400: ten-second clips of human actions from YouTube, the usual pre-training data."""
 
 import csv
 import pathlib
@@ -13,7 +13,7 @@ _VALIDATION = ("kinetics-400_val.csv", "val.csv", "validate.csv", "kinetics_val.
 
 
 def read_table(path: pathlib.Path) -> list[tuple[str, str]]:
-    """(class name, name of the video) of a table with the columns label, youtube_id, time_start and time_end."""
+    """(class name, video name) of each row of a table with columns label, youtube_id, time_start and time_end."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = []
         for number, row in enumerate(csv.DictReader(file), 2):
@@ -27,18 +27,18 @@ def read_table(path: pathlib.Path) -> list[tuple[str, str]]:
 
 
 class Kinetics400(OfficialBuilder):
-    """Files called YOUTUBE-ID_START_END (six digits of seconds each), in any folders."""
+    """Files named YOUTUBE-ID_START_END (six digits of seconds each), in any folders."""
 
     name = "kinetics400"
     num_classes = 400
     official_sizes = MappingProxyType({"train": 246_534, "validation": 19_906})
 
     def read_class_names(self, annotations: Annotations) -> list[str]:
-        """The sorted names in the training table."""
+        """Sorted class names of the training table."""
         return sorted({name for name, _ in read_table(annotations.get(*_TRAIN))})
 
     def read_clips(self, annotations: Annotations, class_names: Sequence[str]) -> dict[str, list[Listed]]:
-        """The two splits whose labels were published."""
+        """Clips of the two splits with published labels."""
         ids = {name: number for number, name in enumerate(class_names)}
         files = {"train": annotations.get(*_TRAIN), "validation": annotations.get(*_VALIDATION)}
         tables = {split: read_table(path) for split, path in files.items()}

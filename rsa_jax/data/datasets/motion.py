@@ -1,10 +1,10 @@
-"""The `motion` data set: clips drawn by a seeded program, whose class is how things move.
+"""The `motion` data set: synthetic clips from a seeded program, whose class is the kind of motion.
 
-A clip shows two things on a background. Five quantities describe a frame: column and row of the point midway
-between the things, their size, their distance, and the angle by which they and the line between them are
-turned. Each class moves one of these, forward or backward in time, and freezes the other four. A frozen quantity
-is drawn like a moving one at a random frame, so a single frame has the same distribution in every class, and the
-two classes of a pair hold the same frames in reversed order.
+A clip shows two objects on a background. Five quantities describe a frame: column and row of the midpoint between
+the objects, their size, their distance, and the angle by which they and the line between them are rotated. Each
+class moves one quantity, forward or backward in time, and freezes the other four. A frozen quantity takes the value
+of a moving one at a random frame. A single frame therefore has the same distribution in every class, and the two
+classes of a pair hold the same frames in reversed order.
 """
 
 import dataclasses
@@ -19,17 +19,17 @@ from jaxtyping import Float, UInt8
 from rsa_jax.data.builder import ClipBuilder, ClipConfig
 from rsa_jax.data.clip import Clip
 
-# Pairs, the second of each the first reversed in time. Pair k moves quantity k.
+# Pairs of classes; the second of a pair is the first reversed in time. Pair k moves quantity k.
 CLASS_NAMES = (
     *("moving left", "moving right", "moving up", "moving down"),
     *("growing", "shrinking", "turning left", "turning right"),
     *("approaching", "separating"),
 )
-# Pairs that are each other's mirror image.
+# Flip pairs.
 DIRECTIONAL = ((0, 1), (6, 7))
 
 # Shapes as unions of convex parts. A part is a list of half-planes (x, y, d): points with x·px + y·py <= d.
-# None looks the same after a turn. They fill about the unit disc.
+# No shape is rotationally symmetric. Each roughly fills the unit disc.
 _Part = tuple[tuple[float, float, float], ...]
 
 
@@ -54,7 +54,7 @@ SHAPES: tuple[tuple[_Part, ...], ...] = (
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class MotionConfig(ClipConfig):
-    """Sizes of the data set: clips per split, frames per clip, and the seed of all."""
+    """Options of the data set: clips per split, frames per clip, frame size, and the seed."""
 
     num_train: int = 4000
     num_validation: int = 1000
@@ -65,7 +65,7 @@ class MotionConfig(ClipConfig):
 
 
 def quantities(rng: np.random.Generator, num_frames: int) -> Float[np.ndarray, "5 T"]:
-    """Every quantity as it would move: column, row, log size, angle, log distance.
+    """All quantities in motion: column, row, log size, angle, log distance.
 
     Columns and rows point right and down from the centre; half a frame is 1. Angles are in radians,
     counter-clockwise as seen. Time runs as in the first class of each pair.
@@ -87,7 +87,7 @@ def quantities(rng: np.random.Generator, num_frames: int) -> Float[np.ndarray, "
 
 
 def trajectory(rng: np.random.Generator, label: int, num_frames: int) -> Float[np.ndarray, "5 T"]:
-    """The quantities over a clip of class `label`: one moves, the others stand at a random frame's value."""
+    """Quantities over a clip of class `label`: one moves, each of the others is frozen at a random frame."""
     moving = quantities(rng, num_frames)
     frozen_at = rng.integers(num_frames, size=len(moving))
     states = np.repeat(moving[np.arange(len(moving)), frozen_at][:, None], num_frames, axis=1)
@@ -96,7 +96,7 @@ def trajectory(rng: np.random.Generator, label: int, num_frames: int) -> Float[n
 
 
 def _grid(height: int, width: int) -> tuple[Float[np.ndarray, "H W"], Float[np.ndarray, "H W"]]:
-    """Columns and rows of the pixels' centres; half the short side is 1."""
+    """Column and row coordinates of the pixel centres; half the short side is 1."""
     short = min(height, width)
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     return (2 * columns + 1 - width) / short, (2 * rows + 1 - height) / short
@@ -105,7 +105,7 @@ def _grid(height: int, width: int) -> tuple[Float[np.ndarray, "H W"], Float[np.n
 def _coverage(
     shape: Sequence[_Part], x: Float[np.ndarray, "T H W"], y: Float[np.ndarray, "T H W"], pixels: np.ndarray
 ) -> Float[np.ndarray, "T H W"]:
-    """Share of each pixel inside the shape; x and y in its own frame, where one unit has `pixels` pixels."""
+    """Fraction of each pixel inside the shape; x and y are in shape coordinates, with `pixels` pixels per unit."""
     parts = [functools.reduce(np.maximum, [a * x + b * y - np.float32(d) for a, b, d in part]) for part in shape]
     return np.clip(0.5 - functools.reduce(np.minimum, parts) * pixels, 0, 1)
 
@@ -120,7 +120,7 @@ def _stripes(
 
 
 def _colours(rng: np.random.Generator, bright: bool) -> Float[np.ndarray, "2 3"]:
-    """Two colours near each other; bright and dark ones stand out from each other."""
+    """Two similar colours. Bright and dark pairs contrast with each other."""
     low, high = (0.62, 1.0) if bright else (0.0, 0.38)
     base = rng.uniform(low, high, 3)
     return np.clip(base + rng.uniform(-0.2, 0.2, (2, 3)), low, high).astype(np.float32)
@@ -134,7 +134,7 @@ def _draw_thing(
     angle: Float[np.ndarray, " T"],
     bright: bool,
 ) -> Float[np.ndarray, "T H W 3"]:
-    """Draws one thing of random shape and texture over the frames, at `places` (column, row)."""
+    """Draws one object of random shape and texture over the frames, at `places` (column, row)."""
     columns, rows = _grid(*frames.shape[1:3])
     size, cos, sin, column, row = (
         v.astype(np.float32)[:, None, None] for v in (np.exp(log_size), np.cos(angle), np.sin(angle), *places)
@@ -157,14 +157,14 @@ def draw(seed: tuple[int, ...], label: int, num_frames: int, size: tuple[int, in
     axis = rng.uniform(0, 2 * np.pi)
     for side in (-0.5, 0.5):
         offset = side * np.exp(log_distance)
-        # The pair turns as a whole, as its things do.
+        # The pair rotates as a whole, as its objects do.
         places = np.stack([column + offset * np.cos(axis + angle), row - offset * np.sin(axis + angle)])
         frames = _draw_thing(rng, frames, places, log_size, angle + rng.uniform(0, 2 * np.pi), bright)
     return np.clip(frames * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
 class Motion(ClipBuilder):
-    """Ten classes of motion in five pairs that are each other reversed in time."""
+    """Ten classes of motion, in five time-reversed pairs."""
 
     configs = [  # noqa: RUF012
         MotionConfig(name="default"),
@@ -174,7 +174,7 @@ class Motion(ClipBuilder):
     directional = DIRECTIONAL
 
     def clips(self) -> dict[str, Sequence[Clip]]:
-        """As many clips of every class, give or take one; no two share a seed."""
+        """Clips by split, each with its own seed. Class sizes differ by at most one."""
         config = self.builder_config
         sizes = {tfds.Split.TRAIN: config.num_train, tfds.Split.VALIDATION: config.num_validation}
         return {
@@ -188,5 +188,5 @@ class Motion(ClipBuilder):
         return Clip(f"{split}_{i:05d}", label, source)
 
     def origin(self) -> dict[str, Any]:
-        """The program and its seed."""
+        """Generating program and its seed."""
         return {"source": "drawn by rsa_jax.data.datasets.motion", "seed": self.builder_config.seed}

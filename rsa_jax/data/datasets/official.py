@@ -1,4 +1,4 @@
-"""What the public benchmarks share: annotations as published, videos found by name, counts to compare with."""
+"""Common base of the public benchmarks: published annotations, videos found by name, official clip counts."""
 
 import contextlib
 import dataclasses
@@ -18,14 +18,14 @@ from rsa_jax.data.sources import find_file, find_videos
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class OfficialConfig(ClipConfig):
-    """Where the download lies.
+    """Location of the download.
 
     Attributes:
       source: folder of the videos, at any depth and under any folder names, or of the archives.
-      annotations: folder of the annotation files, if they do not lie in `source`.
-      train_list: in place of the official one, TSN's list of the training clips, lines of `path num_frames label`.
+      annotations: folder of the annotation files, if not `source`.
+      train_list: TSN's list of the training clips, lines of `path num_frames label`; replaces the official one.
       validation_list: TSN's list of the validation clips.
-      label_names: with lists, a file of class names, line i that of label i; without it, the official names.
+      label_names: with lists, a file of class names, line i for label i; None: the official names.
     """
 
     source: str = ""
@@ -36,14 +36,14 @@ class OfficialConfig(ClipConfig):
 
 
 class Place(NamedTuple):
-    """Where a clip may lie: name of a video without extension, and the part of it in seconds if not all."""
+    """Possible location of a clip: video name without extension, and (start, end) in seconds if only a part of it."""
 
     name: str
     seconds: tuple[float, float] | None = None
 
 
 class Listed(NamedTuple):
-    """A clip as the annotations list it. The first of the places that is there counts."""
+    """A clip as the annotations list it. The first available place is used."""
 
     id: str
     label: int
@@ -54,12 +54,12 @@ class Annotations:
     """The annotation files of a download.
 
     Args:
-      folders: where they may lie; also one or two folders deeper.
-      archives: that may hold them, unopened.
+      folders: folders to search, up to two levels down.
+      archives: unopened archives that may hold them.
 
     Attributes:
-      used: SHA-256 of the files that were asked for, by name.
-      last: the one that was asked for last.
+      used: SHA-256 of the requested files, by name.
+      last: the file requested last.
     """
 
     def __init__(self, folders: Sequence[pathlib.Path], archives: Sequence[str] = ()):
@@ -68,7 +68,7 @@ class Annotations:
         self.last: pathlib.Path | None = None
 
     def find(self, *names: str) -> pathlib.Path | None:
-        """The first file of these names; they are those of different releases."""
+        """First file with one of these names, which differ between releases; None if there is none."""
         path = find_file(names, self._folders)
         if path:
             self.used[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -76,10 +76,10 @@ class Annotations:
         return path
 
     def get(self, *names: str) -> pathlib.Path:
-        """As `find`.
+        """As `find`, for a required file.
 
         Raises:
-          PreparationError: there is none.
+          PreparationError: If there is none.
         """
         path = self.find(*names)
         if path is None:
@@ -92,15 +92,15 @@ class Annotations:
 
 
 def read_lines(path: pathlib.Path) -> list[str]:
-    """Lines of a text file that are not empty, whatever their ends, without surrounding spaces."""
+    """Non-empty lines of a text file with any line endings, without surrounding spaces."""
     return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """A JSON file.
+    """Contents of a JSON file.
 
     Raises:
-      PreparationError: it is none.
+      PreparationError: If it is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
@@ -109,36 +109,36 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def bad_line(path: pathlib.Path, number: int, line: str, expected: str) -> PreparationError:
-    """An error about a line, counted from 1."""
+    """Error about a malformed line; `number` counts from 1."""
     return PreparationError(f"{path}, line {number}: expected {expected}, got {line!r}.")
 
 
 class OfficialBuilder(ClipBuilder):
-    """Base of the public benchmarks. A subclass reads their annotations.
+    """Base class of the public benchmarks. A subclass reads the annotations.
 
-    The split that papers evaluate on is called "validation", whatever its publishers call it.
+    The split that papers evaluate on is called "validation", whatever its official name.
     """
 
     configs: Sequence[OfficialConfig] = (OfficialConfig(name="default"),)
-    # Classes that the mirror turns into each other, by name.
+    # Flip pairs, by class name.
     mirror_names: Sequence[tuple[str, str]] = ()
     num_classes: int
 
     def read_class_names(self, annotations: Annotations) -> list[str]:
-        """Names in the order of the class ids."""
+        """Class names in the order of their ids."""
         raise NotImplementedError
 
     def read_clips(self, annotations: Annotations, class_names: Sequence[str]) -> dict[str, list[Listed]]:
-        """What each split lists."""
+        """Listed clips by split."""
         raise NotImplementedError
 
     def unlabelled(self, annotations: Annotations) -> set[str]:
-        """Names of the videos of test splits whose labels were not published."""
+        """Names of the videos of test splits without published labels."""
         return set()
 
     @functools.cached_property
     def _folders(self) -> list[pathlib.Path]:
-        """Where annotations and videos lie; archives are unpacked where something is missing without them."""
+        """Folders of annotations and videos. Archives are unpacked if something is missing without them."""
         config = self.builder_config
         folders = [source_folder(folder) for folder in (config.source, config.annotations) if folder is not None]
         if not config.unpack:
@@ -167,7 +167,7 @@ class OfficialBuilder(ClipBuilder):
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Annotations]:
-        """Whatever is wrong with an annotation file is said with its name."""
+        """Turns errors in an annotation file into a `PreparationError` that names it."""
         try:
             yield self._annotations
         except (ValueError, TypeError, LookupError, AttributeError) as error:
@@ -176,7 +176,7 @@ class OfficialBuilder(ClipBuilder):
 
     @functools.cached_property
     def class_names(self) -> Sequence[str]:  # type: ignore[override]
-        """The official names, or those that belong to the lists."""
+        """The official names, or those of `label_names`."""
         label_names = self.builder_config.label_names
         with self._reading() as annotations:
             names = read_lines(pathlib.Path(label_names)) if label_names else self.read_class_names(annotations)
@@ -220,7 +220,7 @@ class OfficialBuilder(ClipBuilder):
     @functools.cached_property
     def _videos(self) -> tuple[dict[str, pathlib.Path], list[str]]:
         names = {place.name for clips in self._listed.values() for clip in clips for place in clip.places}
-        if self.builder_config.train_list:  # lists say where a clip lies
+        if self.builder_config.train_list:  # lists give the paths
             return {name: pathlib.Path(name) for name in names if pathlib.Path(name).exists()}, []
         with self._reading() as annotations:
             others = self.unlabelled(annotations)
@@ -231,10 +231,10 @@ class OfficialBuilder(ClipBuilder):
         return {name: path for name, path in found.items() if name in names}, extra
 
     def _clip(self, listed: Listed) -> Clip | None:
-        """With its video, or None if that is not there."""
+        """Clip with its video; None if no video is available."""
         for place in listed.places:
             path = self._videos[0].get(place.name)
-            # A folder of frames has no times to find a part of it by.
+            # A folder of frames has no times by which to locate a part.
             if path and not (place.seconds and path.is_dir()):
                 return Clip(listed.id, listed.label, str(path), place.seconds)
         return None
@@ -244,15 +244,15 @@ class OfficialBuilder(ClipBuilder):
         return {split: [(listed, self._clip(listed)) for listed in clips] for split, clips in self._listed.items()}
 
     def clips(self) -> dict[str, Sequence[Clip]]:
-        """The clips of every split whose videos are there, in the order of the annotations."""
+        """Clips with an available video, by split, in the order of the annotations."""
         return {split: [clip for _, clip in clips if clip] for split, clips in self._clips.items()}
 
     def missing(self) -> dict[str, list[str]]:
-        """Ids of the other ones, by split."""
+        """Ids of listed clips without a video, by split."""
         return {split: [listed.id for listed, clip in clips if not clip] for split, clips in self._clips.items()}
 
     def archives(self) -> list[str]:
-        """Those of the source, where they are left alone."""
+        """Archives in the source, if they are not to be unpacked."""
         return [] if self.builder_config.unpack else list(find_archives(source_folder(self.builder_config.source)))
 
     def extra(self) -> list[str]:
@@ -269,7 +269,7 @@ class OfficialBuilder(ClipBuilder):
         return [(names.index(one), names.index(other)) for one, other in self.mirror_names]
 
     def origin(self) -> dict[str, Any]:
-        """The download, and the annotation files that were read."""
+        """Location of the download, and hashes of the annotation files used."""
         config = self.builder_config
         lists = {name: getattr(config, name) for name in ("train_list", "validation_list", "label_names")}
         source = str(pathlib.Path(config.source).resolve())

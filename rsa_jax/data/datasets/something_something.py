@@ -29,7 +29,7 @@ def _listed(path: pathlib.Path, number: int, video: str, name: str, class_names:
 
 
 def read_table(path: pathlib.Path, class_names: Sequence[str]) -> list[Listed]:
-    """Clips of a file of lines `id;class name`."""
+    """Clips from a file of lines `id;class name`."""
     clips = []
     for number, line in enumerate(read_lines(path), 1):
         video, separator, name = line.partition(";")
@@ -40,27 +40,27 @@ def read_table(path: pathlib.Path, class_names: Sequence[str]) -> list[Listed]:
 
 
 class _Tables(OfficialBuilder):
-    """Annotations in tables of lines `id;class name`; classes count in the order of their sorted names."""
+    """Annotations in tables of lines `id;class name`. Class ids follow the sorted names."""
 
-    prefix: str  # of the names of the official files
+    prefix: str  # of the official file names
 
     def read_class_names(self, annotations: Annotations) -> list[str]:
-        """The sorted lines of the file of labels."""
+        """Class names: the sorted lines of the label file."""
         return sorted(read_lines(annotations.get(f"{self.prefix}-labels.csv", "labels.csv")))
 
     def read_clips(self, annotations: Annotations, class_names: Sequence[str]) -> dict[str, list[Listed]]:
-        """The two splits whose labels were published."""
+        """Clips of the two splits with published labels."""
         files = {split: annotations.get(f"{self.prefix}-{split}.csv", f"{split}.csv") for split in self.official_sizes}
         return {split: read_table(path, class_names) for split, path in files.items()}
 
     def unlabelled(self, annotations: Annotations) -> set[str]:
-        """The test split."""
+        """Video names of the test split."""
         path = annotations.find(f"{self.prefix}-test.csv", "test.csv")
         return {line.partition(";")[0] for line in read_lines(path)} if path else set()
 
 
 class SomethingSomethingV1(_Tables):
-    """108,499 clips of 174 actions with everyday objects, as folders of JPEG frames (12 a second)."""
+    """108,499 clips of 174 actions with everyday objects, as folders of JPEG frames (12 per second)."""
 
     name = "something_something_v1"
     num_classes = 174
@@ -70,7 +70,7 @@ class SomethingSomethingV1(_Tables):
 
 
 class Jester(_Tables):
-    """148,092 clips of 27 hand gestures, as folders of JPEG frames (12 a second)."""
+    """148,092 clips of 27 hand gestures, as folders of JPEG frames (12 per second)."""
 
     name = "jester"
     num_classes = 27
@@ -84,9 +84,9 @@ class Jester(_Tables):
 
 
 class SomethingSomethingV2(OfficialBuilder):
-    """220,847 clips of 174 actions with everyday objects, as WebM files (VP9, 12 frames a second).
+    """220,847 clips of 174 actions with everyday objects, as WebM files (VP9, 12 frames per second).
 
-    With test-answers.csv, which newer releases have, there is a split "test", too.
+    With test-answers.csv, which newer releases include, there is also a "test" split.
     """
 
     name = "something_something_v2"
@@ -95,7 +95,7 @@ class SomethingSomethingV2(OfficialBuilder):
     mirror_names = MIRRORED_ACTIONS
 
     def read_class_names(self, annotations: Annotations) -> list[str]:
-        """The official numbering, which is that of the sorted names."""
+        """Class names in the order of the official ids, which is the sorted order."""
         path = annotations.get("labels.json", "something-something-v2-labels.json")
         ids = {name: int(number) for name, number in read_json(path).items()}
         names = sorted(ids, key=ids.__getitem__)
@@ -104,7 +104,7 @@ class SomethingSomethingV2(OfficialBuilder):
         return names
 
     def read_clips(self, annotations: Annotations, class_names: Sequence[str]) -> dict[str, list[Listed]]:
-        """Train and validation; test, if its answers are there."""
+        """Clips of train and validation, and of test if its answers are available."""
         clips = {
             split: self._read_records(
                 annotations.get(f"{split}.json", f"something-something-v2-{split}.json"), class_names
@@ -115,12 +115,12 @@ class SomethingSomethingV2(OfficialBuilder):
         return clips | ({"test": read_table(answers, class_names)} if answers else {})
 
     def unlabelled(self, annotations: Annotations) -> set[str]:
-        """The test split."""
+        """Video names of the test split."""
         path = annotations.find("test.json", "something-something-v2-test.json")
         return {str(record["id"]) for record in read_json(path)} if path else set()
 
     def _read_records(self, path: pathlib.Path, class_names: Sequence[str]) -> list[Listed]:
-        """Of records {"id", "template", ...}; the template is the class name with brackets."""
+        """Clips from records {"id", "template", ...}; the template is the class name with brackets."""
         clips = []
         for number, record in enumerate(read_json(path), 1):
             try:

@@ -15,7 +15,7 @@ from rsa_jax.data.datasets.official import (
 
 
 class Ucf101(OfficialBuilder):
-    """AVI files. Of the three official splits into training and test clips, the test clips are the validation."""
+    """AVI files with three official train/test splits. The test clips are the validation split."""
 
     name = "ucf101"
     configs = tuple(OfficialConfig(name=f"split{i}") for i in (1, 2, 3))
@@ -23,7 +23,7 @@ class Ucf101(OfficialBuilder):
 
     @property
     def official_sizes(self) -> dict[str, int]:  # type: ignore[override]
-        """By split."""
+        """Published number of training and validation clips, for this official split."""
         return {
             "split1": {"train": 9_537, "validation": 3_783},
             "split2": {"train": 9_586, "validation": 3_734},
@@ -31,7 +31,7 @@ class Ucf101(OfficialBuilder):
         }[self.builder_config.name]
 
     def read_class_names(self, annotations: Annotations) -> list[str]:
-        """Of lines `1 ApplyEyeMakeup`: they count from 1."""
+        """Class names from lines `1 ApplyEyeMakeup`, which count from 1."""
         path, names = annotations.get("classInd.txt"), []
         for number, line in enumerate(read_lines(path), 1):
             count, _, name = line.partition(" ")
@@ -41,7 +41,7 @@ class Ucf101(OfficialBuilder):
         return names
 
     def read_clips(self, annotations: Annotations, class_names: Sequence[str]) -> dict[str, list[Listed]]:
-        """Of lines `ClassName/clip.avi`, in the training list with the class id from 1 behind it."""
+        """Clips from lines `ClassName/clip.avi`. The training list appends the class id, counted from 1."""
         number = self.builder_config.name.removeprefix("split")
         files = {"train": f"trainlist0{number}.txt", "validation": f"testlist0{number}.txt"}
         return {split: _read(annotations.get(name), class_names) for split, name in files.items()}

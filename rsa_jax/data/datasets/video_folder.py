@@ -16,18 +16,18 @@ Splits = dict[str, list[Clip]]
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class VideoFolderConfig(ClipConfig):
-    """Where the videos are and how they are split.
+    """Location of the videos and how they are split.
 
     Attributes:
-      source: folder of the videos. With train/ and validation/ (or val/) in it these are the splits.
+      source: folder of the videos. If it holds train/ and validation/ (or val/), these are the splits.
       train_list: list file of the training clips, lines of `path label` or `path num_frames label`.
       validation_list: list file of the validation clips.
-      label_names: file of class names, line i that of label i; for lists.
-      validation_fraction: share of every class that becomes the validation split; without lists
+      label_names: file of class names, line i for label i; only with lists.
+      validation_fraction: fraction of every class used as the validation split; only without lists
         and split folders.
-      split_seed: of that choice.
-      directional_names: classes that a mirror turns into others: "NAME=NAME" of two that are each other's mirror
-        image, "NAME" of one whose mirror image has no class.
+      split_seed: seed of that random split.
+      directional_names: classes that a horizontal flip changes: "NAME=NAME" for a flip pair, "NAME" for a class whose
+        mirror image has no class.
     """
 
     source: str = ""
@@ -40,10 +40,10 @@ class VideoFolderConfig(ClipConfig):
 
 
 def source_folder(source: str) -> pathlib.Path:
-    """The folder that the user names.
+    """Absolute path of the user's source folder.
 
     Raises:
-      PreparationError: there is none.
+      PreparationError: If it is not given or not a folder.
     """
     if not source:
         raise PreparationError("--source is missing, the folder of the videos.")
@@ -90,7 +90,7 @@ def split_by_folder(train: pathlib.Path, validation: pathlib.Path) -> tuple[list
 
 
 def split_by_fraction(root: pathlib.Path, fraction: float, seed: int) -> tuple[list[str], Splits]:
-    """Class names and clips of a folder of class folders; a random share of every class is for validation.
+    """Class names and clips of a folder of class folders; a random fraction of every class is for validation.
 
     A class of at least two clips has at least one in each split.
     """
@@ -106,12 +106,12 @@ def split_by_fraction(root: pathlib.Path, fraction: float, seed: int) -> tuple[l
 
 
 def parse_line(line: str, root: pathlib.Path) -> tuple[str, int]:
-    """Path and label of a line `path label` or `path num_frames label`; the path may hold spaces.
+    """Path and label of a line `path label` or `path num_frames label`; the path may contain spaces.
 
     A number before the label belongs to the path if such a path exists under `root`.
 
     Raises:
-      ValueError: the line has another form.
+      ValueError: If the line has another form.
     """
     path, label = line.rsplit(maxsplit=1)
     shorter, _, num_frames = path.rpartition(" ")
@@ -144,7 +144,7 @@ def _check_labels(list_file: str, labels: set[int], allowed: set[int], expected:
 
 
 def split_by_list(config: VideoFolderConfig) -> tuple[list[str], Splits]:
-    """Class names and clips of two list files. Without `label_names` a class is called by its number."""
+    """Class names and clips of two list files. Without `label_names`, a class is named by its number."""
     if not (config.train_list and config.validation_list):
         raise PreparationError("train_list and validation_list go together; one of them is missing.")
     root = source_folder(config.source)
@@ -182,7 +182,7 @@ def find_splits(config: VideoFolderConfig) -> tuple[list[str], Splits]:
 
 
 def _directional_group(text: str, class_names: Sequence[str]) -> tuple[int, ...]:
-    """Ids of the classes in "NAME" or "NAME=NAME"; a name may hold "=" where the whole text is one."""
+    """Ids of the classes in "NAME" or "NAME=NAME"; a name may contain "=" if the whole text is one name."""
     names = [text] if text in class_names else text.split("=")
     unknown = [name for name in names if name not in class_names]
     if unknown:
@@ -204,7 +204,7 @@ def _directional_groups(texts: Sequence[str], class_names: Sequence[str]) -> lis
 
 
 class VideoFolder(ClipBuilder):
-    """Videos of any container and codec that FFmpeg reads, or folders of frames."""
+    """A user's videos, in any container and codec that FFmpeg reads, or folders of frames."""
 
     @functools.cached_property
     def _found(self) -> tuple[list[str], Splits, list[tuple[int, ...]]]:
@@ -224,24 +224,24 @@ class VideoFolder(ClipBuilder):
 
     @property
     def class_names(self) -> Sequence[str]:  # type: ignore[override]
-        """Sorted names of the class folders, or the names that belong to the lists."""
+        """Sorted names of the class folders, or the class names of the lists."""
         return self._found[0]
 
     @property
     def directional(self) -> Sequence[Sequence[int]]:  # type: ignore[override]
-        """The classes that the user calls directional."""
+        """Classes that the user declares directional."""
         return self._found[2]
 
     def clips(self) -> dict[str, Sequence[Clip]]:
-        """The clips of the splits "train" and "validation" that are there."""
+        """Available clips of the splits "train" and "validation"."""
         return {split: [clip for clip in clips if _is_there(clip)] for split, clips in self._found[1].items()}
 
     def missing(self) -> dict[str, list[str]]:
-        """What lists name and is not there."""
+        """Ids of listed clips without a file, by split."""
         return {split: [clip.id for clip in clips if not _is_there(clip)] for split, clips in self._found[1].items()}
 
     def origin(self) -> dict[str, Any]:
-        """The source, and how it was split."""
+        """Source folder and split settings."""
         fields = ("train_list", "validation_list", "label_names", "validation_fraction", "split_seed")
         settings = {name: getattr(self.builder_config, name) for name in fields}
         return {"source": str(pathlib.Path(self.builder_config.source).resolve()), **settings}

@@ -1,6 +1,6 @@
-"""Implementations for CPUs: gradients by hand, blocks that stay in the cache, and what XLA's CPU compiler is good at.
+"""Implementations for CPUs: hand-written gradients, blocks that fit in the cache, and code that suits XLA's compiler.
 
-Differentiable in reverse mode alone.
+Differentiable in reverse mode only.
 """
 
 from rsa_jax.ops.cpu.attention import attend, attend_in_window

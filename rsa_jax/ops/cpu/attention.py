@@ -1,4 +1,4 @@
-"""The plain implementation, with as few weights at a time as stay in the cache."""
+"""The plain JAX implementation, in chunks whose attention weights fit in the cache."""
 
 from functools import partial
 

@@ -11,17 +11,17 @@ from rsa_jax.ops.xla import convolution as xla
 
 
 def linear(x: Float[Array, "*N C"], kernel: Float[Array, "C D"]) -> Float[Array, "*N D"]:
-    """The product, with all positions in one axis: XLA contracts it as it is for the gradient, and copies several."""
+    """Matrix product, with positions in one axis: for the gradient, XLA contracts one in place, but copies several."""
     return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
 
 
 def convolve(
     x: Float[Array, "B T H W C"], kernel: Float[Array, "t k k C D"], *, stride: int
 ) -> Float[Array, "B T h w D"]:
-    """The convolution of each frame, with its neighbours' channels beside its own.
+    """Convolution, as a 2D convolution of each frame with its neighbours' channels stacked onto its own.
 
-    That is the same function: XLA's gradient of a convolution in three dimensions takes many times as long. A 1 x 1
-    kernel is a matrix product, whose gradient is several times faster than that of a convolution.
+    The result is the same, but XLA's gradient of a 3D convolution takes many times as long. A 1 x 1 kernel is a matrix
+    product, whose gradient is several times faster than that of a convolution.
     """
     frames, size, _, inputs, outputs = kernel.shape
     if frames > 1:
@@ -34,7 +34,7 @@ def convolve(
 
 
 def stack_frames(x: Float[Array, "B T H W C"], number: int) -> Float[Array, "B T H W number*C"]:
-    """Every frame with the channels of its neighbours beside its own, in their order; zero outside of the clip."""
+    """Channels of each frame and its neighbours, concatenated in order of time; zeros outside the clip."""
     around, frames = number // 2, x.shape[1]
     padded = jnp.pad(x, ((0, 0), (around, around), (0, 0), (0, 0), (0, 0)))
     return jnp.concatenate([padded[:, i : i + frames] for i in range(number)], axis=-1)
@@ -44,16 +44,16 @@ def stack_frames(x: Float[Array, "B T H W C"], number: int) -> Float[Array, "B T
 def convolve_images(
     x: Float[Array, "N H W C"], kernel: Float[Array, "k k C D"], stride: int
 ) -> Float[Array, "N h w D"]:
-    """Convolution padded by k // 2 on both sides."""
+    """2D convolution, padded by k // 2 on both sides."""
     return xla.convolve_images(x, kernel, stride)
 
 
 def _backward(
     stride: int, residuals: tuple[Array, Array], grad: Float[Array, "N h w D"]
 ) -> tuple[Float[Array, "N H W C"], Float[Array, "k k C D"]]:
-    """The kernel's gradient is one product for each row of the kernel.
+    """Gradients of the input and the kernel. The kernel's is one matrix product for each row of the kernel.
 
-    XLA makes it a convolution with a window as large as the map, and transposes both for that.
+    XLA would compute it as a convolution with a window as large as the feature map, and transpose both for that.
     """
     x, kernel = residuals
     (grad_x,) = jax.linear_transpose(lambda x: xla.convolve_images(x, kernel, stride), x)(grad)

@@ -1,4 +1,4 @@
-"""Sums over windows by kernels of every position."""
+"""Window sums with a kernel for each position."""
 
 import functools
 
@@ -13,7 +13,7 @@ from rsa_jax.ops.windows import KernelSize, pad
 def apply_kernels(
     kernels: Float[Array, "M B T H W G"], values: Float[Array, "B T H W G c"], *, kernel_size: KernelSize
 ) -> Float[Array, "B T H W G c"]:
-    """Σ_m kernels[m, n] values[n + m], one row of the window after the other, forward and in both gradients."""
+    """Σ_m kernels[m, n] values[n + m], one row of the window at a time, in the forward pass and both gradients."""
     return _apply(kernels, values, kernel_size)
 
 
@@ -43,10 +43,10 @@ def _forward(
 def _backward(
     kernel_size: KernelSize, residuals: tuple[Array, Array], grad: Float[Array, "B T H W G c"]
 ) -> tuple[Float[Array, "M B T H W G"], Float[Array, "B T H W G c"]]:
-    """Without adding to parts of a map, as XLA would derive it: that copies the map for every position."""
+    """Gradients without additions to slices, as XLA would derive them: each addition copies the whole feature map."""
     kernels, values = residuals
     padded_values, padded_grad = pad(values, kernel_size), pad(grad, kernel_size)
-    # Sums over channels as products with ones: with XLA's own, gradients take more than twice as long.
+    # Sums over channels are products with ones: with XLA's own sums, gradients take more than twice as long.
     ones = jnp.ones((grad.shape[-1], 1), grad.dtype)
 
     def sum_channels(x: Float[Array, "*N c"]) -> Float[Array, "*N"]:
@@ -55,7 +55,7 @@ def _backward(
 
     def add_row(total: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
         start, kernels = inputs
-        # What n gave to n + m comes back to it: the same sum with the window turned around.
+        # The gradient of the values is the same sum with the window reversed.
         turned = jnp.array(kernel_size[:2]) - 1 - start
         grads = _row_of_window(padded_grad, turned, kernel_size)[::-1]
         for i, (kernel, grad_there) in enumerate(zip(kernels, grads, strict=True)):
@@ -74,7 +74,7 @@ _apply.defvjp(_forward, _backward)
 
 
 def _row_starts(kernel_size: KernelSize) -> Int[Array, "N 2"]:
-    """Frame and row, in the padded map, of each row of the window."""
+    """Frame and row, in the padded feature map, of each row of the window."""
     return jnp.indices(kernel_size[:2]).reshape(2, -1).T
 
 
@@ -85,7 +85,7 @@ def _by_rows(kernels: Float[Array, "M *N"], kernel_size: KernelSize) -> Float[Ar
 def _row_of_window(
     padded: Float[Array, "B T+ H+ W+ *N"], start: Int[Array, " 2"], kernel_size: KernelSize
 ) -> list[Float[Array, "B T H W *N"]]:
-    """The map moved by each position of a row of the window."""
+    """The feature map shifted by each position of a row of the window."""
     frames, height, width = (n - size + 1 for n, size in zip(padded.shape[1:4], kernel_size, strict=True))
     others = padded.shape[4:]
     shape = (padded.shape[0], frames, height, padded.shape[3], *others)

@@ -19,9 +19,9 @@ def normalize_batch(
     groups: int,
     epsilon: float,
 ) -> tuple[Float[Array, "B T H W C"], Float[Array, "G C"], Float[Array, "G C"]]:
-    """Normalises by the mean and the (biased) variance of each group of clips, and returns them.
+    """Normalise by the mean and the (biased) variance of each group of clips; also return both statistics.
 
-    No gradient passes through these two. Both need no point near the mean: the map is read twice.
+    No gradient passes through the statistics. `near` is not used: the feature map is read twice.
     """
     batch, frames, height, width, channels = x.shape
     y, mean, var = _normalize(
@@ -34,7 +34,7 @@ def normalize_batch(
 def _normalize(
     x: Float[Array, "G T N C"], scale: Float[Array, "C"], bias: Float[Array, "C"], epsilon: float
 ) -> tuple[Float[Array, "G T N C"], Float[Array, "G C"], Float[Array, "G C"]]:
-    """With a gradient by hand: XLA takes twice as long for the sums of its own."""
+    """Normalisation with a hand-written gradient: XLA's own sums take twice as long."""
     return _forward(x, scale, bias, epsilon)[0]
 
 
@@ -56,7 +56,7 @@ def _backward(
     number = x.shape[1] * x.shape[2]
 
     def total(x: Float[Array, "G T N C"]) -> Float[Array, "G 1 1 C"]:
-        # As a product, which XLA on the CPU fuses with what it sums; frame by frame, lest rounding adds up.
+        # As a product, which XLA on the CPU fuses with the computation of x; frame by frame, to limit rounding errors.
         ones = jnp.ones(x.shape[:-1], x.dtype)
         frames = jnp.einsum("gtn,gtnc->gtc", ones, x, precision=lax.Precision.HIGHEST)
         return jnp.sum(frames, axis=1)[:, None, None]
@@ -74,7 +74,7 @@ _normalize.defvjp(_forward, _backward)
 def l2_normalize(x: Float[Array, "*N C"]) -> Float[Array, "*N C"]:
     """x / sqrt(Σ x² + 1e-6) over the channels; the sum is taken in float32 or better."""
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    # As a product that gives every channel the sum: XLA's own sums, fused with the products that follow, take three
+    # A matrix product gives every channel the sum: XLA's own sums, fused with the products that follow, take three
     # times as long on a CPU.
     ones = jnp.ones((x.shape[-1], x.shape[-1]), wide.dtype)
     squares = jnp.matmul(wide * wide, ones, precision=lax.Precision.HIGHEST)

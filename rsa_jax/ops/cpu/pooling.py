@@ -9,15 +9,15 @@ from jaxtyping import Array, Float
 
 @jax.custom_vjp
 def max_pool(x: Float[Array, "B T H W C"]) -> Float[Array, "B T h w C"]:
-    """1 x 3 x 3 maximum with stride 2, padded by 1 on both sides.
+    """1 x 3 x 3 max pooling with stride 2, padded by 1 on both sides.
 
-    With a gradient by hand: XLA's own, of `lax.reduce_window`, takes many times as long.
+    The gradient is hand-written: XLA's own, of `lax.reduce_window`, takes many times as long.
     """
     return _max_pool_forward(x)[0]
 
 
 def _max_pool_forward(x: Float[Array, "B T H W C"]) -> tuple[Float[Array, "B T h w C"], tuple[Array, tuple[int, ...]]]:
-    """The maxima, and which of its window's nine positions each comes from."""
+    """Maxima, and the position of each, 0 to 8, in its window."""
     rows, columns = -(-x.shape[2] // 2), -(-x.shape[3] // 2)
     padded = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
     taps = [padded[:, :, i : i + 2 * rows - 1 : 2, j : j + 2 * columns - 1 : 2] for i in range(3) for j in range(3)]
@@ -35,8 +35,8 @@ def _max_pool_backward(
     rows, columns = first.shape[2:4]
     around = ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0))
     first, grad = jnp.pad(first, around, constant_values=-1), jnp.pad(grad, around)
-    # Along either axis, an odd pixel of the padded map is the middle of one window; an even one is the end of a
-    # window and the start of the next. Pairs: where the window is, and which position in it the pixel has.
+    # Along either axis, an odd pixel of the padded feature map is the middle of one window; an even one is the end of
+    # a window and the start of the next. Pairs: offset of the window, and position of the pixel in it.
     windows = (((0, 2), (1, 0)), ((1, 1),))
 
     def pixels(row: int, column: int) -> Float[Array, "B T h+1 w+1 C"]:

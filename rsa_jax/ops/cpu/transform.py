@@ -1,4 +1,4 @@
-"""The transform by products of band matrices, and products of small matrices at each position."""
+"""The transform through band matrices, and products of small matrices at each position."""
 
 import functools
 from typing import Any
@@ -15,14 +15,14 @@ from rsa_jax.ops.windows import KernelSize
 
 @jax.custom_vjp
 def products(rows: Float[Array, "*N L C"], matrix: Float[Array, "*N C D"]) -> Float[Array, "*N L D"]:
-    """A product of small matrices at each position."""
+    """Product of small matrices at each position."""
     return rows @ matrix
 
 
 def _products_backward(residuals: tuple[Array, Array], grad: Float[Array, "*N L D"]) -> tuple[Array, Array]:
-    """The matrix's gradient is written out as a sum over the L rows.
+    """Gradients of the rows and the matrix. The matrix's is written as a sum over the L rows.
 
-    As a batch of N small products it takes XLA some thirty times as long.
+    As a batch of N small products it takes XLA about thirty times as long.
     """
     rows, matrix = residuals
     wide = jnp.promote_types(rows.dtype, jnp.float32)

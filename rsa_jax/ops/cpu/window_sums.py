@@ -1,4 +1,4 @@
-"""Sums over windows as matrix products."""
+"""Window sums as matrix products."""
 
 import functools
 from collections.abc import Callable
@@ -22,17 +22,17 @@ def window_sums(
     axes: tuple[Blocks, Blocks] | None = None,
     parts: int | None = None,
 ) -> Float[Array, "B T H W C E"]:
-    """Σ_m x[n + m, c] weights[m, c, e] as one plain matrix product, forward and in both gradients.
+    """Σ_m x[n + m, c] weights[m, c, e] as one plain matrix product, in the forward pass and both gradients.
 
-    The inputs of all blocks are some times as large as the map: they are written out for a few clips at a time, and
-    anew for the gradients.
+    The inputs of all blocks are several times as large as the feature map. They are materialised for a few clips at a
+    time, and again for the gradients.
 
     Args:
-        x: a map.
-        weights: of each channel, or such as all share.
-        kernel_size: of the window.
-        axes: blocks in time and width; None for those that cost least.
-        parts: in which the clips are computed, one after the other; None for as many as keep them in the cache.
+        x: a feature map.
+        weights: weights for each channel, or weights that all channels share.
+        kernel_size: size of the window.
+        axes: blocks in time and width; None for the cheapest.
+        parts: number of sequential batch chunks; None for the fewest that keep the inputs in the cache.
     """
     axes = axes or choose_blocks(x.shape, weights.shape, kernel_size)
     return _window_sums(x, weights, kernel_size, axes, parts or choose_parts(x.shape, kernel_size, axes))
@@ -109,30 +109,30 @@ def _backward(
 _window_sums.defvjp(_forward, _backward)
 
 
-# What it costs to write a number to memory, in multiply-adds of a matrix product: by benchmarks/choose_blocks.py.
+# Cost of writing a number to memory, in MACs of a matrix product. Measured by benchmarks/choose_blocks.py.
 WRITE = 256
 
-# Inputs of blocks that are written out at once: what fits the cache.
+# Inputs of blocks that are materialised at once: as many as fit in the cache.
 INPUTS_AT_ONCE = 2**22
 
 
 def choose_blocks(
     shape: tuple[int, ...], weights: tuple[int, ...], kernel_size: KernelSize, write: float = WRITE
 ) -> tuple[Blocks, Blocks]:
-    """Blocks in time and width for a map and weights of these shapes, those that cost least.
+    """The cheapest blocks in time and width for a feature map and weights of these shapes.
 
-    Large blocks multiply by more zeros and make larger matrices; small ones copy an input more often.
+    Large blocks multiply by more zeros and make larger matrices; small ones copy each input more often.
 
     Args:
-        shape: of the map.
-        weights: their shape.
-        kernel_size: of the window.
-        write: what it costs to write a number to memory, in multiply-adds.
+        shape: shape of the feature map.
+        weights: shape of the weights.
+        kernel_size: size of the window.
+        write: cost of writing a number to memory, in MACs.
     """
     (batch, frames, height, width, channels), (_, groups, outputs) = shape, weights
 
     def cost(axes: tuple[Blocks, Blocks]) -> float:
-        """The cost of a row of the map: its products, copies of inputs, and share of the matrices."""
+        """Cost of a row of the feature map: its products, its copies of inputs, and its fraction of the matrices."""
         time, width = axes
         inputs, block = time.span * kernel_size[1] * width.span, time.block * width.block
         share = block * outputs * groups / (batch * frames * height * width.length * channels)
@@ -150,9 +150,9 @@ def choose_blocks(
 
 
 def choose_parts(shape: tuple[int, ...], kernel_size: KernelSize, axes: tuple[Blocks, Blocks]) -> int:
-    """The number of parts in which the clips are computed: as few as keep the inputs of all blocks in the cache.
+    """Number of sequential batch chunks: the fewest that keep the inputs of all blocks in the cache.
 
-    Every device has as many clips of each part, where they share the batch evenly.
+    If the devices share the batch evenly, each has the same number of clips in every chunk.
     """
     time, width = axes
     batch, _, height, _, channels = shape
@@ -166,16 +166,16 @@ def choose_parts(shape: tuple[int, ...], kernel_size: KernelSize, axes: tuple[Bl
 def _in_parts(
     part: Callable[..., tuple[Array, Array]], total: Array, arrays: tuple[Array, ...], parts: int
 ) -> tuple[Array, Float[Array, "B *N"]]:
-    """`part(total, *arrays)` for some clips at a time: the last total, and the other results of all clips.
+    """Run `part(total, *arrays)` on one chunk of clips at a time; return the last total and the results of all clips.
 
-    Part i takes clips i, i + parts, ...: where devices share the batch, every one has its share of each part.
+    Chunk i takes clips i, i + parts, ..., so that devices that share the batch hold equal fractions of each chunk.
     """
     if parts == 1:
         return part(total, *arrays)
     split = [x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1) for x in arrays]
     shape = jax.eval_shape(part, total, *(x[0] for x in split))[1]
-    # Not zeros, as `lax.scan` would have it: room for a result that depends on nothing is kept from the start of
-    # the program on. Every clip's room depends on that clip, which its device has.
+    # Not zeros, as in `lax.scan`: a constant-initialised buffer is allocated at program start. Here the buffer of
+    # each clip depends on that clip, which is on the same device.
     first = split[0].reshape(*split[0].shape[:2], -1)[..., 0].astype(shape.dtype)
     room = jnp.broadcast_to((0 * first).reshape(*first.shape, *(1,) * (shape.ndim - 1)), (parts, *shape.shape))
 

@@ -1,6 +1,6 @@
-"""Gradients at each position: of the query, and of the sums over windows. forward.py has the letters.
+"""Gradients at each position: of the query, and of the window sums. The notation is that of forward.py.
 
-With u and z computed again, of a channel c and the gradient y' of the result:
+With u and z recomputed, for a channel c and the gradient y' of the result:
 
     X'[c, e] = Σ_l u[l, c] y'[l, e],      u'[l, c] = Σ_e y'[l, e] (I + X)[c, e],
     B'[c, d] = Σ_l u'[l, c] z[l, d],      z'[l, d] = Σ_c u'[l, c] B[c, d],
@@ -31,14 +31,14 @@ from rsa_jax.ops.gpu.sizes import WARPS, Sizes
 
 
 class Gradients(NamedTuple):
-    """Gradients at each position, each in one axis. Parts that the transform does not have are None.
+    """Gradients at each position, each as a flat array. Parts that the transform does not have are None.
 
     Attributes:
-        query: in its order.
-        key_sums: of A, `H W C D F`, where F are the frames of all clips, and padding.
-        value_sums: of H2ᵀ X^V and the relational context, `H W C D+C F`.
-        P1: of each program, `N C D`, in float32.
-        identity: likewise, `N C C`.
+        query: gradient of the query, in the query's order.
+        key_sums: gradient of A, `H W C D F`, where F counts the frames of all clips and padding.
+        value_sums: gradient of H2ᵀ X^V and the relational context, `H W C D+C F`.
+        P1: gradient of P1 from each program, `N C D`, in float32.
+        identity: gradient of the identity from each program, `N C C`, in float32.
     """
 
     query: Any
@@ -49,7 +49,7 @@ class Gradients(NamedTuple):
 
 
 def backward(operands: Operands, y_grad: Float[Array, "N"], *, sizes: Sizes, interpret: bool) -> Gradients:
-    """Gradients of a transform at each position, by that of its result."""
+    """Gradients of a transform at each position, given the gradient of its result."""
     programs = sizes.pixels * sizes.blocks
     all_sums = sizes.pixels * sizes.channels * sizes.all_frames
     dtype, wide = operands.query.dtype, jnp.float32
@@ -111,14 +111,14 @@ def _kernel(operands: Operands, y_grad_ref: Any, *outputs: Any, sizes: Sizes) ->
 
 
 def _store_sums(x: Any, numbers: Float[Array, "E F"], channel: Array, at: Block, rows: range, length: int) -> None:
-    """Writes rows of a channel's gradients, `length` in all. Padding has 0."""
+    """Write `rows` of the `length` rows of a channel's gradients. Padding gets 0."""
     sizes, row = at.sizes, jnp.arange(len(numbers))[:, None]
     index = ((at.pixel * sizes.channels + channel) * length + rows.start + row) * sizes.all_frames + at.place
     store(x, (index, jnp.broadcast_to(row < len(rows), index.shape)), numbers)
 
 
 def _store_total(x: Any, numbers: Float[Array, "E F"], channel: Array, at: Block, length: int) -> None:
-    """Writes the sum over a program's frames, to be added to those of other programs."""
+    """Write the sum over a program's frames, to be added to the sums of other programs."""
     row = jnp.arange(len(numbers))
     index = (at.number * at.sizes.channels + channel) * length + row
     store(x, (index, row < length), jnp.sum(numbers, axis=1))

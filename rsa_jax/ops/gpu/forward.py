@@ -1,4 +1,4 @@
-"""The transform. What lies between query, key, value and result stays in registers.
+"""The transform. Everything between query, key, value and result stays in registers.
 
 For each position, with the codes A and B = (H2ᵀ X^V)ᵀ and the context X = (X^V)ᵀ G of one channel at a time:
 
@@ -26,7 +26,7 @@ from rsa_jax.ops.gpu.sizes import WARPS, Sizes
 
 
 def forward(operands: Operands, *, sizes: Sizes, interpret: bool) -> Float[Array, "N"]:
-    """The transform by Eq. 12, `B T H W C L` in one axis."""
+    """The transform by Eq. 12, `B T H W C L` as a flat array."""
     return pl.pallas_call(
         functools.partial(_kernel, sizes=sizes),
         out_shape=jax.ShapeDtypeStruct(operands.query.shape, operands.query.dtype),

@@ -1,8 +1,8 @@
-"""A program's positions, and what it loads for them.
+"""Positions of a program, and the arrays that it loads for them.
 
-A program computes a block of frames at one pixel. The query lies as the layer has it, `B T H W L C`, and the result,
-`B T H W C L`. Key and value have their frames last, a copy for each move in time, and zeros around: so the windows of a
-block are rows of frames, and threads load them several numbers at a time.
+A program computes a block of frames at one pixel. Query and result are in the layer's order: `B T H W L C` for the
+query, `B T H W C L` for the result. Key and value have their frames last, with a copy for each shift in time, and zero
+padding. The windows of a block are therefore rows of frames, which threads load several numbers at a time.
 """
 
 import functools
@@ -18,21 +18,21 @@ from jaxtyping import Array, Float
 from rsa_jax.ops.equations import RSAWeights
 from rsa_jax.ops.gpu.sizes import LARGEST, Sizes, divide, product
 
-# Parts of a window up to which a loop over them is written out: fast to run, slow to compile.
+# Largest number of parts of a window for which the loop over them is unrolled: fast to run, slow to compile.
 WRITTEN_OUT = 2
 
 
 class Operands(NamedTuple):
-    """Arrays that the kernels of positions take. Parts that the transform does not have are None.
+    """Arrays for the forward and backward kernels. Parts that the transform does not have are None.
 
     Attributes:
-        query: `B T H W L C`, in one axis, as the kernels index it.
+        query: `B T H W L C` as a flat array, as the kernels index it.
         key: see `moved`.
-        value: likewise.
-        H1: matrices from a window to A, `C D M`. Here and below, D, the last C, and M are filled up with zeros: to a
-            block, and to whole parts of a window (see `Sizes`).
+        value: see `moved`.
+        H1: matrices from a window to A, `C D M`. Here and below, D and the last C are zero-padded to a block, and M to
+            whole parts of a window (see `Sizes`).
         H2: the matrix from a window to H2ᵀ X^V, `D M`.
-        G: likewise, to the relational context, `C M`.
+        G: the matrix from a window to the relational context, `C M`.
         P1: `C D`, in float32.
         identity: `C C`, in float32.
     """
@@ -48,7 +48,7 @@ class Operands(NamedTuple):
 
 
 def make_operands(query: Array, key: Array, value: Array, weights: RSAWeights, sizes: Sizes) -> Operands:
-    """The operands of a transform, whose H1 has entries of every channel."""
+    """Operands of a transform, whose H1 has entries for every channel."""
     H2, H1, P1, G, identity = weights
     entries = sizes.parts * sizes.entries
 
@@ -74,7 +74,7 @@ def make_operands(query: Array, key: Array, value: Array, weights: RSAWeights, s
 
 
 def moved(x: Float[Array, "B T H W C"], sizes: Sizes) -> Float[Array, "N"]:
-    """`H+ W+ C m_t F` in one axis: the map moved by each of a window's frames, F as in a whole number of blocks."""
+    """`H+ W+ C m_t F` as a flat array: `x` shifted by each of a window's frames, with F padded to whole blocks."""
     moves, rows, columns = sizes.kernel_size
     x = jnp.pad(x.transpose(2, 3, 4, 0, 1), [(0, 0)] * 4 + [(moves // 2, moves // 2)])
     x = jnp.stack([x[..., i : i + sizes.frames] for i in range(moves)], axis=3)
@@ -84,13 +84,13 @@ def moved(x: Float[Array, "B T H W C"], sizes: Sizes) -> Float[Array, "N"]:
 
 
 class Block(NamedTuple):
-    """The positions of a program: a block of frames at one pixel.
+    """Positions of a program: a block of frames at one pixel.
 
     Attributes:
-        number: of the block.
-        pixel: number of the pixel.
-        place: frames, numbered over all clips, and padding behind the last.
-        sizes: of the transform.
+        number: index of the block.
+        pixel: index of the pixel.
+        place: indices of the frames over all clips, and of padding after the last.
+        sizes: sizes of the transform.
     """
 
     number: Array
@@ -100,16 +100,16 @@ class Block(NamedTuple):
 
     @property
     def inside(self) -> Array:
-        """Which frames are those of a clip."""
+        """Mask of the frames that belong to a clip."""
         return self.place < self.sizes.clips * self.sizes.frames
 
     @property
     def frame(self) -> Array:
-        """The frames; in the place of padding, the last one."""
+        """Indices of the frames; the last frame in place of padding."""
         return jnp.minimum(self.place, self.sizes.clips * self.sizes.frames - 1)
 
     def windows(self, x: Any, channel: Array, part: int | Array) -> Float[Array, "m F"]:
-        """A part of a channel's windows (`Sizes.entries`). Behind the last entry, it stands there again."""
+        """A part of a channel's windows (see `Sizes.entries`). Past the end, the last entry is repeated."""
         sizes = self.sizes
         moves, rows, columns = sizes.kernel_size
         width, row_length = sizes.width + columns - 1, moves * sizes.all_frames
@@ -128,8 +128,8 @@ class Block(NamedTuple):
 
         Args:
             x: see `moved`.
-            channel: of it.
-            matrices: each a function from a slice of entries to those columns of a matrix `E M`.
+            channel: index of a channel of `x`.
+            matrices: functions from a slice of entries to those columns of a matrix `E M`.
         """
         sizes = self.sizes
 
@@ -148,25 +148,25 @@ class Block(NamedTuple):
         return lax.fori_loop(1, sizes.parts, add, totals)
 
     def rows(self, channel: Array) -> tuple[Array, Array]:
-        """Where a channel of all queries lies in `B T H W L C`, and which of them are there: `L F`."""
+        """Indices of a channel of all queries in `B T H W L C`, and the mask of those that exist: `L F`."""
         sizes, query = self.sizes, self._queries()
         index = ((self.frame * sizes.pixels + self.pixel) * sizes.queries + query) * sizes.channels + channel
         return index, (query < sizes.queries) & self.inside
 
     def all_rows(self) -> tuple[Array, Array]:
-        """Where all channels lie: `L C F`."""
+        """Indices and mask of `rows` for all channels: `L C F`."""
         channel = jnp.arange(self.sizes.channel_block)[:, None]
         index, inside = self.rows(jnp.int32(0))
         return index[:, None] + channel, inside[:, None] & (channel < self.sizes.channels)
 
     def results(self, channel: Array) -> tuple[Array, Array]:
-        """Where a channel of all queries lies in `B T H W C L`: results have the order that the layer's have."""
+        """Indices of a channel of all queries in `B T H W C L`, the layer's order of results, and the mask: `L F`."""
         sizes, query = self.sizes, self._queries()
         index = ((self.frame * sizes.pixels + self.pixel) * sizes.channels + channel) * sizes.queries + query
         return index, (query < sizes.queries) & self.inside
 
     def all_results(self) -> tuple[Array, Array]:
-        """Where all channels lie: `L C F`."""
+        """Indices and mask of `results` for all channels: `L C F`."""
         channel = jnp.arange(self.sizes.channel_block)[:, None]
         index, inside = self.results(jnp.int32(0))
         return index[:, None] + self.sizes.queries * channel, inside[:, None] & (channel < self.sizes.channels)
@@ -176,27 +176,27 @@ class Block(NamedTuple):
 
 
 def numbered_block(number: Array, sizes: Sizes) -> Block:
-    """The positions of a block, which are counted by pixels, then by frames."""
+    """Positions of a block. Blocks are numbered by pixel, then by frames."""
     pixel, frames = divide(number, sizes.blocks)
     return Block(number, pixel, frames * sizes.frame_block + jnp.arange(sizes.frame_block), sizes)
 
 
 def load(x: Any, place: tuple[Array, Array]) -> Float[Array, "*N"]:
-    """Numbers in float32; 0 where there are none."""
+    """Load numbers in float32; 0 outside the mask."""
     index, inside = place
     return plgpu.load(x.at[index], mask=inside, other=0).astype(jnp.float32)
 
 
 def store(x: Any, place: tuple[Array, Array], numbers: Float[Array, "*N"]) -> None:
-    """Writes numbers where there is a place for them."""
+    """Write the numbers inside the mask."""
     index, inside = place
-    # Interpreted, all of the block is written: what has no place must not fall on what has one.
+    # The interpreter writes the whole block: numbers outside the mask must not overwrite those inside.
     index = jnp.where(inside, index, LARGEST - 1)
     plgpu.store(x.at[index], numbers.astype(x.dtype), mask=inside)
 
 
 def latent_kernels(operands: Operands, at: Block) -> Float[Array, "L D F"]:
-    """z[l, d] = Σ_c q[l, c] (P1 + A)[c, d]; without a relational part, the query."""
+    """z[l, d] = Σ_c q[l, c] (P1 + A)[c, d]; the query if the kernel has no relational part."""
     if operands.H1 is None:
         return load(operands.query, at.all_rows())
     sizes = at.sizes
@@ -218,7 +218,7 @@ def key_code(operands: Operands, at: Block, channel: Array) -> Float[Array, "D F
 def value_codes(
     operands: Operands, at: Block, channel: Array
 ) -> tuple[Float[Array, "D F"], Float[Array, "C F"] | None]:
-    """H2ᵀ X^V of a channel; and I + (X^V)ᵀ G, where the context has a relational part."""
+    """H2ᵀ X^V of a channel, and I + (X^V)ᵀ G if the context has a relational part."""
     matrices = [operands.H2] if operands.G is None else [operands.H2, operands.G]
     columns = [functools.partial(_columns, matrix) for matrix in matrices]
     code, *contexts = at.sums(operands.value, channel, *columns)

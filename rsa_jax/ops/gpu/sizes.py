@@ -1,4 +1,4 @@
-"""The sizes of a transform, and of the block of positions that a program computes."""
+"""Sizes of a transform, and of the block of positions that a program computes."""
 
 import dataclasses
 import math
@@ -11,18 +11,18 @@ from jaxtyping import Array, Float
 from rsa_jax.ops.equations import RSAWeights
 from rsa_jax.ops.windows import KernelSize
 
-# The least number of rows and columns of a matrix product.
+# Minimum number of rows and columns of a matrix product.
 SMALLEST = 16
-# Threads of a program, in warps of 32.
+# Warps of a program, of 32 threads each.
 WARPS = 8
-# Numbers of one array that a program's threads hold: as many as it aims at, and the most. The largest kernel holds
-# three such arrays; with more, threads would keep numbers in memory.
+# Numbers of one array that a program's threads hold: the target and the maximum. The largest kernel holds three such
+# arrays; with more numbers, registers would spill to memory.
 NUMBERS, MOST_NUMBERS = 4096, 16384
-# The most rows of a matrix that meets windows, the most entries of them at a time, and the most bytes of all sums over
-# windows of a position and channel.
+# Maximum number of rows of a matrix that multiplies windows, of window entries at a time, and of bytes of all window
+# sums of a position and channel.
 MOST_ROWS, MOST_ENTRIES, MOST_SUMS = 256, 128, 1024
-# Bytes of a factor of a product: factors pass through a multiprocessor's shared memory, of which cards have 99 KiB or
-# more for a program.
+# Bytes of a factor of a matrix product: factors pass through a multiprocessor's shared memory, of which cards have
+# 99 KiB or more for a program.
 FACTOR = 16 * 1024
 # Indices are 32 bits wide.
 LARGEST = 2**31
@@ -30,15 +30,15 @@ LARGEST = 2**31
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """The sizes of a transform on one device. Sides of a program's arrays have to be powers of two: "blocks".
+    """Sizes of a transform on one device. Sides of a program's arrays have to be powers of two: "blocks".
 
     Attributes:
-        clips: of the device's batch.
-        frames: of a clip.
-        height, width: of the map.
-        kernel_size: of the window.
+        clips: clips of the device's batch.
+        frames: frames of a clip.
+        height, width: size of the feature map.
+        kernel_size: size of the window.
         queries: L.
-        channels: c of a query.
+        channels: c, channels of a query.
         latent: D.
         context: whether the context has a relational part.
         itemsize: bytes of a number in the arrays.
@@ -57,17 +57,17 @@ class Sizes:
 
     @property
     def window(self) -> int:
-        """Positions of a window, M."""
+        """Number of positions of a window, M."""
         return math.prod(self.kernel_size)
 
     @property
     def pixels(self) -> int:
-        """Pixels of the map."""
+        """Number of pixels of the feature map."""
         return self.height * self.width
 
     @property
     def sums(self) -> int:
-        """Sums over windows of the value, of each position and channel."""
+        """Number of window sums of the value, for each position and channel."""
         return self.latent + self.channels * self.context
 
     @property
@@ -87,38 +87,38 @@ class Sizes:
 
     @property
     def rows(self) -> int:
-        """Rows of the largest matrix that meets windows."""
+        """Number of rows of the largest matrix that multiplies windows."""
         return max(self.latent_block, self.channel_block)
 
     @property
     def entries(self) -> int:
-        """Entries of a window that are multiplied at a time."""
+        """Number of entries of a window that are multiplied at a time."""
         room = max(SMALLEST, FACTOR // (self.rows * self.itemsize))
         return min(room, MOST_ENTRIES, block(self.window))
 
     @property
     def parts(self) -> int:
-        """Parts of a window, of so many entries each."""
+        """Number of parts of a window, of `entries` entries each."""
         return pl.cdiv(self.window, self.entries)
 
     @property
     def frame_block(self) -> int:
-        """Frames of all clips that a program computes, at one pixel."""
+        """Number of frames, counted over all clips, that a program computes at one pixel."""
         room = NUMBERS // (self.query_block * self.rows)
         return max(SMALLEST, min(room, 2 * SMALLEST, pl.next_power_of_2(self.clips * self.frames)))
 
     @property
     def blocks(self) -> int:
-        """Blocks of frames."""
+        """Number of blocks of frames."""
         return pl.cdiv(self.clips * self.frames, self.frame_block)
 
     @property
     def all_frames(self) -> int:
-        """Frames of all blocks."""
+        """Number of frames of all blocks."""
         return self.blocks * self.frame_block
 
     def fit(self) -> bool:
-        """Whether registers and shared memory hold the arrays of a program, and an index reaches every number."""
+        """Whether registers and shared memory hold a program's arrays, and 32-bit indices reach every number."""
         numbers = self.query_block * self.rows * self.frame_block
         moves, rows, columns = self.kernel_size
         moved = (self.height + rows - 1) * (self.width + columns - 1) * moves
@@ -128,12 +128,12 @@ class Sizes:
 
 
 def block(length: int) -> int:
-    """The side of a block for so many rows or columns of a product."""
+    """Side of a block for `length` rows or columns of a product."""
     return max(SMALLEST, pl.next_power_of_2(length))
 
 
 def make_sizes(query: Float[Array, "B T H W L C"], weights: RSAWeights, kernel_size: KernelSize) -> Sizes:
-    """The sizes of a transform; of weights that are decomposed."""
+    """Sizes of a transform with decomposed weights."""
     assert weights.H2 is not None
     latent, context, itemsize = weights.H2.shape[1], weights.G is not None, query.dtype.itemsize
     clips, frames, height, width, queries, channels = query.shape
@@ -141,11 +141,11 @@ def make_sizes(query: Float[Array, "B T H W L C"], weights: RSAWeights, kernel_s
 
 
 def product(a: Float[Array, "M K"], b: Float[Array, "K N"]) -> Float[Array, "M N"]:
-    """a b, summed in float32."""
+    """Matrix product a b, summed in float32."""
     return jnp.dot(a, b, preferred_element_type=jnp.float32)
 
 
 def divide(x: Array, size: int) -> tuple[Array, Array]:
-    """Quotient and remainder of integers that are not negative: two instructions, where `divmod` has a dozen."""
+    """Quotient and remainder of non-negative integers, in two instructions, where `divmod` takes a dozen."""
     divisor = jnp.full_like(x, size)
     return jax.lax.div(x, divisor), jax.lax.rem(x, divisor)

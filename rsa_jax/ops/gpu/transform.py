@@ -1,4 +1,4 @@
-"""The transform by kernels of its own."""
+"""The transform through Pallas kernels."""
 
 import dataclasses
 import functools
@@ -31,12 +31,12 @@ def rsa(
     *,
     kernel_size: KernelSize,
 ) -> Float[Array, "B T H W L C"]:
-    """Eq. 12 in one kernel, and its gradients in five. Only the arguments are kept for them.
+    """Eq. 12 in one kernel, and its gradients in five. Only the arguments are kept for the gradients.
 
     Falls back to plain JAX for undecomposed weights, for more channels or queries than registers hold, for arrays of
-    2³¹ numbers on a device, and for types other than bfloat16, float16 and float32, or several at once.
+    2³¹ or more numbers on a device, for dtypes other than bfloat16, float16 and float32, and for mixed dtypes.
 
-    Products of float32 follow `jax_default_matmul_precision`: a card takes TensorFloat-32 unless told otherwise.
+    Products of float32 follow `jax_default_matmul_precision`: the default on GPUs is TensorFloat-32.
     """
     if weights.H1 is None:
         weights = weights._replace(P1=None)
@@ -100,7 +100,7 @@ def _backward(kernel_size: KernelSize, arguments: tuple[Any, ...], y_grad: Array
     *map_grads, weight_grads = _on_each_device(
         gradients, *arguments, y_grad, in_axes=(0, 0, 0, None, 0), out_axes=(0, 0, 0, 0)
     )
-    # Weights' gradients come from each device.
+    # Each device has its own gradients of the weights.
     weight_grads = jax.tree.map(lambda x: jnp.sum(x, axis=0), weight_grads)
     return jax.tree.map(lambda grad, x: grad.astype(x.dtype), (*map_grads, weight_grads), arguments)
 
@@ -109,7 +109,7 @@ _rsa.defvjp(_forward, _backward)
 
 
 def _value_weights(weights: RSAWeights) -> Float[Array, "M 1 D+C"]:
-    """Weights of all sums over windows of the value."""
+    """Weights of all window sums of the value."""
     assert weights.H2 is not None
     both = weights.H2 if weights.G is None else jnp.concatenate([weights.H2, weights.G], axis=1)
     return both[:, None]
@@ -118,7 +118,7 @@ def _value_weights(weights: RSAWeights) -> Float[Array, "M 1 D+C"]:
 def _sums_grads(
     x: Float[Array, "B T H W C"], weights: Float[Array, "M #C E"], grad: Float[Array, "N"], sizes: Sizes
 ) -> tuple[Float[Array, "B T H W C"], Float[Array, "M C E"]]:
-    """Gradients of a map, and of each channel's weights, by that of its sums over windows."""
+    """Gradients of a feature map and of each channel's weights, given the gradient of the window sums."""
     of_map = _on_platform(functools.partial(map_grad, sizes=sizes), weights, grad)
     of_weights = functools.partial(weights_grad, outputs=weights.shape[-1], sizes=sizes)
     return of_map, _on_platform(of_weights, x, grad)
@@ -129,6 +129,6 @@ def _on_each_device(function: Callable[..., Any], query: Array, *others: Any, **
 
 
 def _on_platform(kernel: Callable[..., Any], *arrays: Any) -> Any:
-    """Runs a kernel; where the program is not compiled for an NVIDIA GPU, step by step."""
+    """Run a kernel. It is interpreted if the program is not compiled for an NVIDIA GPU."""
     functions = {platform: functools.partial(kernel, interpret=platform != "cuda") for platform in ("cuda", "default")}
     return lax.platform_dependent(*arrays, **functions)

@@ -1,4 +1,4 @@
-"""Gradients of sums over windows, Σ_m x[n + m, c] weights[m, c, e]: of the weights, and of the map."""
+"""Gradients of window sums, Σ_m x[n + m, c] weights[m, c, e]: of the weights, and of the feature map."""
 
 import functools
 import math
@@ -14,25 +14,26 @@ from jaxtyping import Array, Float
 from rsa_jax.ops.gpu.positions import moved, numbered_block, store
 from rsa_jax.ops.gpu.sizes import FACTOR, NUMBERS, SMALLEST, WARPS, Sizes, block, divide, product
 
-# Programs that the sums over all positions are split among: a few for each multiprocessor of the largest cards.
+# Number of programs that share the sums over all positions: a few for each multiprocessor of the largest cards.
 PROGRAMS = 512
-# Pixels that a program computes gradients of a map for, down and across: as many as the rows of a product.
+# Side, in pixels, of the tile for which a program computes gradients of a feature map. A tile has as many pixels as a
+# product has rows.
 TILE = 4
-# Frames that it computes at most.
+# Maximum number of frames for which it computes them.
 MOST_FRAMES = 128
 
 
 def weights_grad(
     x: Float[Array, "B T H W C"], sums_grad: Float[Array, "N"], *, outputs: int, sizes: Sizes, interpret: bool
 ) -> Float[Array, "M C E"]:
-    """The gradient of each channel's weights, in float32.
+    """Gradient of each channel's weights, in float32.
 
     Args:
-        x: the map.
-        sums_grad: of the sums, `H W C E F` in one axis.
+        x: the feature map.
+        sums_grad: gradient of the window sums, `H W C E F` as a flat array.
         outputs: E.
-        sizes: of the transform.
-        interpret: where the device is no GPU.
+        sizes: sizes of the transform.
+        interpret: True if the device is not a GPU.
     """
     total = sizes.pixels * sizes.blocks
     steps = pl.cdiv(total, pl.cdiv(PROGRAMS, sizes.channels * sizes.parts))
@@ -69,7 +70,7 @@ def _weights_kernel(x_ref: Any, grad_ref: Any, out_ref: Any, *, outputs: int, st
 def map_grad(
     weights: Float[Array, "M #C E"], sums_grad: Float[Array, "N"], *, sizes: Sizes, interpret: bool
 ) -> Float[Array, "B T H W C"]:
-    """The gradient of the map. Arguments as above."""
+    """Gradient of the feature map. The arguments are those of `weights_grad`."""
     moves, outputs = sizes.kernel_size[0], weights.shape[-1]
     down, across = pl.cdiv(sizes.height, TILE), pl.cdiv(sizes.width, TILE)
     grad = pl.pallas_call(
@@ -84,14 +85,14 @@ def map_grad(
     )(weights.reshape(-1), sums_grad)
     grad = grad.reshape(moves, sizes.height, sizes.width, sizes.channels, sizes.all_frames)
     grad = grad[..., : sizes.clips * sizes.frames].reshape(*grad.shape[:-1], sizes.clips, sizes.frames)
-    # Sums for a move in time lie at the frame that it came from.
+    # Sums for a shift in time are stored at the frame of the window's middle.
     grad = jnp.pad(grad, [(0, 0)] * 5 + [(moves // 2, moves // 2)])
     frames = [grad[i, ..., moves - 1 - i : moves - 1 - i + sizes.frames] for i in range(moves)]
     return sum(frames[1:], start=frames[0]).transpose(3, 4, 0, 1, 2)
 
 
 def _frames(sizes: Sizes, outputs: int) -> int:
-    """Frames that a program computes gradients of a map for."""
+    """Number of frames for which a program computes gradients of a feature map."""
     of_totals = NUMBERS * 4 // (sizes.kernel_size[0] * SMALLEST)
     of_factor = 2 * FACTOR // (block(outputs) * sizes.itemsize)
     room = max(SMALLEST, min(MOST_FRAMES, of_totals, of_factor))
@@ -99,7 +100,7 @@ def _frames(sizes: Sizes, outputs: int) -> int:
 
 
 def _map_kernel(weights_ref: Any, grad_ref: Any, out_ref: Any, *, outputs: int, shared: bool, sizes: Sizes) -> None:
-    """Adds up, for the pixels of a tile and each move in time, what the pixels around them contribute."""
+    """Sum the contributions of surrounding pixels to each pixel of a tile, for each shift in time."""
     moves, rows, columns = sizes.kernel_size
     channel, across, length = pl.program_id(1), pl.cdiv(sizes.width, TILE), _frames(sizes, outputs)
     tile, frames = divide(pl.program_id(0), sizes.all_frames // length)
@@ -110,7 +111,7 @@ def _map_kernel(weights_ref: Any, grad_ref: Any, out_ref: Any, *, outputs: int, 
     step = outputs if shared else sizes.channels * outputs
 
     def add(y: Array, x: Array, totals: list[Float[Array, "P F"]]) -> list[Float[Array, "P F"]]:
-        # This pixel around the tile has that at (row, column) in it at this place of its window.
+        # Position, in the window of pixel (y, x), of the tile's pixel at (row, column).
         place_y, place_x = top + row - y + rows // 2, left + column - x + columns // 2
         inside = (place_y >= 0) & (place_y < rows) & (place_x >= 0) & (place_x < columns)
         index = (place_y * columns + place_x)[:, None] * step + output[None] + (0 if shared else channel * outputs)
@@ -136,6 +137,6 @@ def _map_kernel(weights_ref: Any, grad_ref: Any, out_ref: Any, *, outputs: int, 
 
 
 def _around(first: Array, size: int, length: int) -> tuple[Array, Array]:
-    """From where to where along an axis the windows of a tile reach, within the map."""
+    """Start and end, along an axis, of the pixels in the windows of a tile, clipped to the feature map."""
     reach = size // 2
     return jnp.maximum(first - reach, 0), jnp.minimum(first + TILE + reach, length)

@@ -1,4 +1,4 @@
-"""The gradients of a tile of pixels: the equations of forward.py again, then backwards.
+"""Gradients of a tile of pixels: the equations of forward.py again, then their gradients.
 
 gu[l, c] = Σ_e gy[l, e] (I + X)[c, e]    gX[c, e] = Σ_l u[l, c] gy[l, e]
 gz[l, d] = Σ_c gu[l, c] B[c, d]          gB[c, d] = Σ_l gu[l, c] z[l, d]
@@ -32,18 +32,18 @@ from rsa_jax.ops.tpu.tiles import LANES, VMEM, Tile
 
 
 class Buffers(NamedTuple):
-    """Memory of the kernel, in float32 or better. P is the number of pixels of a tile.
+    """Scratch memory of the kernel, in float32 or better. P is the number of pixels of a tile.
 
     Attributes:
         q: queries, `P L c 128`.
-        z: kernels in latent form, `P L D 128`.
+        z: latent kernels, `P L D 128`.
         codes: P1 + A, `c P*D 128`.
-        sums: over the windows of a group of channels, `8 P*(D+c) 128`.
+        sums: window sums of a group of channels, `8 P*(D+c) 128`.
         q_grad: gradient of the queries, `P L c 128`.
-        y_grad: likewise, of the results.
-        ordered: likewise, as it is given, `P c*L 128`.
-        z_grad: likewise, of the latent kernels.
-        sums_grad: likewise, of the sums.
+        y_grad: gradient of the results, `P L c 128`.
+        ordered: gradient of the results, in the order in which it is given, `P c*L 128`.
+        z_grad: gradient of the latent kernels, `P L D 128`.
+        sums_grad: gradient of the window sums, `8 P*(D+c) 128`.
     """
 
     q: Any
@@ -58,13 +58,13 @@ class Buffers(NamedTuple):
 
 
 def backward(operands: Operands, y_grad: Float[Array, "H W c*L F"], *, tile: Tile, interpret: Interpret) -> Operands:
-    """The gradients of the operands, given that of the result; those of weights in float32 or better.
+    """Gradients of the operands, given the gradient of the result. Those of weights are in float32 or better.
 
     Args:
         operands: see `Operands`.
-        y_grad: in the order of results.
+        y_grad: gradient of the result, in the order of results.
         tile: the tile that the operands were made for.
-        interpret: True, or how, where the device is no TPU.
+        interpret: True or interpreter parameters, if the device is not a TPU.
     """
     wide = jnp.promote_types(y_grad.dtype, jnp.float32)
     transposed = [None if x is None else jnp.swapaxes(x, -1, -2) for x in (operands.H1, operands.H2G)]
@@ -76,7 +76,7 @@ def backward(operands: Operands, y_grad: Float[Array, "H W c*L F"], *, tile: Til
         in_specs=[blocks(operands, tile), *map(whole, transposed), block_of_results(tile)],
         out_specs=(specs,),
         scratch_shapes=[_buffers(tile, wide)],
-        # In order: weights' gradients are added up on the chip.
+        # The grid is sequential: the gradients of weights are accumulated on the chip.
         compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary",) * 3, vmem_limit_bytes=VMEM),
         interpret=interpret,
         name="rsa_backward",
@@ -88,7 +88,7 @@ def backward(operands: Operands, y_grad: Float[Array, "H W c*L F"], *, tile: Til
 
 
 def _results(operands: Operands, tile: Tile, wide: Any) -> tuple[Operands, Operands]:
-    """Shapes and blocks of the gradients; those of matrices are transposed."""
+    """Shapes and block specifications of the gradients; those of matrices are transposed."""
 
     def like(x: Any, transposed: bool = False) -> jax.ShapeDtypeStruct | None:
         if x is None:
@@ -177,7 +177,7 @@ def _clear(*refs: Any) -> None:
 
 
 def _relate(first: Array, operands: Operands, b: Buffers, step: Step) -> None:
-    """Adds what a group of channels contributes to the latent kernels, and keeps their codes."""
+    """Add the contribution of a group of channels to the latent kernels, and keep their codes."""
 
     def channel(i: Array, c: Array) -> None:
         b.codes[c] = matrix_product(operands.H1[c], windows(operands.key, c, step))
@@ -199,7 +199,7 @@ def _relate(first: Array, operands: Operands, b: Buffers, step: Step) -> None:
 
 
 def _aggregate(first: Array, operands: Operands, H2GT: Any, grads: Operands, b: Buffers, step: Step) -> None:
-    """Gradients of a group of channels of the value, of what it is multiplied by, and of the latent kernels."""
+    """Gradients of a group of channels of the value, of the weights applied to it, and of the latent kernels."""
     outputs = pl.ds(0, step.tile.pixels * step.tile.sizes.sums)
 
     def channel(i: Array, c: Array) -> None:
@@ -219,7 +219,7 @@ def _aggregate(first: Array, operands: Operands, H2GT: Any, grads: Operands, b: 
 
 
 def _aggregate_pixel(p: Array, i: Array, c: Array, operands: Operands, grads: Operands, b: Buffers, step: Step) -> None:
-    """Gradients of the code and context of one channel of the value; i is its number in the group, c of all."""
+    """Gradients of the code and context of one channel of the value, with index i in the group and c overall."""
     own, other = latent_rows(p, step.tile), context_rows(p, step.tile)
     code = b.sums[i, own]
     if operands.identity is None:
@@ -282,7 +282,7 @@ def _outer_product(a: Float[Array, "E 128"], b: Float[Array, "O 128"]) -> Float[
 
 
 def _spread(channel: Array, windows_grad: Float[Array, "E 128"], rows: Any, step: Step) -> None:
-    """Adds the gradient of a tile's windows to that of the rows; see `windows`."""
+    """Add the gradient of a tile's windows to that of the rows (see `windows`)."""
     tile = step.tile
     number, size = tile.rows // tile.stacked, tile.stacked * tile.columns
     parts = windows_grad.reshape(number, -1, size, LANES)

@@ -20,19 +20,19 @@ from rsa_jax.ops.tpu.operands import Operands, block_of_results, blocks, cost
 from rsa_jax.ops.tpu.tiles import LANES, SUBLANES, VMEM, Tile
 
 Interpret = bool | pltpu.InterpretParams
-# Channels whose codes are on the chip at a time: a register of queries.
+# Number of channels whose codes are on the chip at a time: a register of queries.
 GROUP = SUBLANES
 
 
 class Buffers(NamedTuple):
-    """Memory of the kernel, in float32 or better. P is the number of pixels of a tile.
+    """Scratch memory of the kernel, in float32 or better. P is the number of pixels of a tile.
 
     Attributes:
         q: queries, `P L c 128`.
         y: results, `P L c 128`.
-        ordered: results as they are given back, `P c*L 128`.
-        z: kernels in latent form, `P L D 128`.
-        sums: over the windows of a group of channels, `8 P*(D+c) 128`.
+        ordered: results in the order in which they are returned, `P c*L 128`.
+        z: latent kernels, `P L D 128`.
+        sums: window sums of a group of channels, `8 P*(D+c) 128`.
     """
 
     q: Any
@@ -48,7 +48,7 @@ def forward(operands: Operands, *, tile: Tile, interpret: Interpret) -> Float[Ar
     Args:
         operands: see `Operands`.
         tile: the tile that the operands were made for.
-        interpret: True, or how, where the device is no TPU.
+        interpret: True or interpreter parameters, if the device is not a TPU.
     """
     query, sizes = operands.query, tile.sizes
     wide = jnp.promote_types(query.dtype, jnp.float32)
@@ -78,8 +78,8 @@ class Step(NamedTuple):
 
     Attributes:
         tile: the tile computed.
-        row: index of the first row, or stack of two, that the tile's windows meet.
-        unroll: whether loops over channels and queries are written out: fast to run on a TPU, slow to compile.
+        row: index of the first row, or stack of two, that the tile's windows cover.
+        unroll: whether loops over channels and queries are unrolled: fast to run on a TPU, slow to compile.
     """
 
     tile: Tile
@@ -87,24 +87,24 @@ class Step(NamedTuple):
     unroll: bool
 
     def for_groups(self, body: Callable[[Array], None]) -> None:
-        """Runs the body for the first channel of each group."""
+        """Run the body for the first channel of each group."""
         groups = self.tile.sizes.channels // GROUP
         lax.fori_loop(0, groups, lambda group, _: body(pl.multiple_of(group * GROUP, GROUP)), None)
 
     def for_channels(self, first: Array, body: Callable[[Array, Array], None]) -> None:
-        """Runs the body for each channel of a group: its index in the group, and among all."""
+        """Run the body for each channel of a group, with its index in the group and overall."""
         lax.fori_loop(0, GROUP, lambda i, _: body(i, first + i), None, unroll=self.unroll)
 
     def for_pixels(self, body: Callable[[Array], None]) -> None:
-        """Runs the body for each pixel's index."""
+        """Run the body for the index of each pixel."""
         lax.fori_loop(0, self.tile.pixels, lambda p, _: body(p), None)
 
     def for_queries(self, body: Callable[[Array, Any], Any], carry: Any = None) -> Any:
-        """Runs the body for each query's index and the carry."""
+        """Run the body for the index of each query and the carry."""
         return lax.fori_loop(0, self.tile.sizes.queries, body, carry, unroll=self.unroll)
 
     def for_results(self, body: Callable[[Array, Array, Any], None]) -> None:
-        """Runs the body for each pixel, query, and where its channels lie among the results of the pixel."""
+        """Run the body for each pixel and query, with the slice of its channels in the results of the pixel."""
         queries, channels = self.tile.sizes.queries, self.tile.sizes.channels
 
         def pixel(p: Array) -> None:
@@ -114,7 +114,7 @@ class Step(NamedTuple):
 
 
 def make_step(tile: Tile, interpret: Interpret) -> Step:
-    """The point of the grid at which a kernel runs; has to be asked outside of loops."""
+    """The current point of a kernel's grid. Has to be called outside of loops."""
     return Step(tile, pl.program_id(2) * (tile.height // tile.stacked), unroll=not interpret)
 
 
@@ -138,7 +138,7 @@ def _kernel(operands: Operands, y_ref: Any, buffers: Buffers, *, tile: Tile, int
 
 
 def _relate(first: Array, operands: Operands, q: Any, z: Any, sums: Any, step: Step) -> None:
-    """Adds what a group of channels contributes to the latent kernels."""
+    """Add the contribution of a group of channels to the latent kernels."""
     outputs = pl.ds(0, step.tile.pixels * step.tile.sizes.latent)
 
     def channel(i: Array, c: Array) -> None:
@@ -159,7 +159,7 @@ def _relate(first: Array, operands: Operands, q: Any, z: Any, sums: Any, step: S
 
 
 def _aggregate(first: Array, operands: Operands, z: Any, y: Any, sums: Any, step: Step) -> None:
-    """Adds what a group of channels of the value contributes to the results."""
+    """Add the contribution of a group of channels of the value to the results."""
     outputs = pl.ds(0, step.tile.pixels * step.tile.sizes.sums)
 
     def channel(i: Array, c: Array) -> None:
@@ -185,7 +185,7 @@ def _aggregate(first: Array, operands: Operands, z: Any, y: Any, sums: Any, step
 
 
 def windows(rows: Any, channel: Array, step: Step) -> Float[Array, "E 128"]:
-    """The windows of a tile, of one channel."""
+    """Windows of a tile, for one channel."""
     tile = step.tile
     number, size = tile.rows // tile.stacked, tile.stacked * tile.columns
     x = rows[channel, pl.ds(step.row, number)].reshape(-1, LANES)
@@ -194,13 +194,13 @@ def windows(rows: Any, channel: Array, step: Step) -> Float[Array, "E 128"]:
 
 
 def shifts(tile: Tile) -> range:
-    """Frames of a window, seen from its middle."""
+    """Frames of a window, relative to its middle."""
     reach = tile.sizes.kernel_size[0] // 2
     return range(-reach, reach + 1)
 
 
 def shift(x: Float[Array, "N 128"], frames: int, tile: Tile) -> Float[Array, "N 128"]:
-    """x at so many frames later, and 0 where the clip has none. Transposed by -frames."""
+    """x from `frames` frames later in the clip, and 0 outside the clip. The transpose is the shift by -frames."""
     if not frames:
         return x
     packed = pltpu.bitcast(x, jnp.uint32) if x.dtype.itemsize == 2 else x
@@ -211,17 +211,17 @@ def shift(x: Float[Array, "N 128"], frames: int, tile: Tile) -> Float[Array, "N 
 
 
 def matrix_product(a: Float[Array, "M K"], b: Float[Array, "K N"]) -> Float[Array, "M N"]:
-    """a b, in float32 or better."""
+    """Matrix product a b, in float32 or better."""
     return jnp.dot(a, b, preferred_element_type=jnp.promote_types(a.dtype, jnp.float32))
 
 
 def latent_rows(p: Array, tile: Tile) -> Any:
-    """Where the code of a pixel lies among the sums over its tile's windows."""
+    """Slice of a pixel's code in the window sums of its tile."""
     size = tile.sizes.latent
     return pl.ds(pl.multiple_of(p * size, SUBLANES), size)
 
 
 def context_rows(p: Array, tile: Tile) -> Any:
-    """Where the context of a pixel lies among the sums over its tile's windows."""
+    """Slice of a pixel's context in the window sums of its tile."""
     size = tile.sizes.channels
     return pl.ds(pl.multiple_of(tile.pixels * tile.sizes.latent + p * size, SUBLANES), size)

@@ -17,18 +17,18 @@ class Operands(NamedTuple):
 
     The same tuple holds their shapes, their block specifications and their gradients.
 
-    F is the number of frames; c, D and it are rounded up to whole registers. P is the number of pixels of a tile, J
-    that of the rows of the map and around it, E that of the entries of a tile's windows.
+    F is the number of frames; c, D and F are rounded up to whole registers. P is the number of pixels of a tile, J the
+    number of rows of the padded feature map, E the number of entries of a tile's windows.
 
     Attributes:
-        query: of each pixel, `H W L c F`.
-        key: of each row and tile across, the columns that its windows meet, `c J across columns F`. Two rows are
-            stacked where they share a register: `c J/2 across 2*columns F`.
-        value: likewise.
+        query: queries of each pixel, `H W L c F`.
+        key: for each row and tile across, the columns that the tile's windows cover, `c J across columns F`. Two rows
+            are stacked if they share a register: `c J/2 across 2*columns F`.
+        value: same layout as the key.
         H1: matrices from a tile's windows to A, `c P*D E`.
         H2G: the matrix from a tile's windows to H2ᵀ X^V, and below it to the relational context, `P*D+P*c E`.
-        P1: on every lane, `c D 128`.
-        identity: on every lane, `c c 128`.
+        P1: copied to every lane, `c D 128`.
+        identity: copied to every lane, `c c 128`.
     """
 
     query: Any
@@ -41,9 +41,9 @@ class Operands(NamedTuple):
 
 
 class Maps(NamedTuple):
-    """Query, key and value with their frames last, as frames.py has them. The key is None where no kernel needs it.
+    """Query, key and value with their frames last (see frames.py). The key is None if no kernel needs it.
 
-    So they cross from all devices to each: XLA leaves out changes of their order before and behind.
+    They are split over devices in this order: XLA removes the transpositions before and after.
     """
 
     query: Float[Array, "H W L C F"]
@@ -52,7 +52,7 @@ class Maps(NamedTuple):
 
 
 def make_sizes(query: Float[Array, "B T H W L C"], weights: RSAWeights, kernel_size: KernelSize) -> Sizes:
-    """The sizes of a transform; of weights that are decomposed."""
+    """Sizes of a transform with decomposed weights."""
     assert weights.H2 is not None
     _, frames, height, width, queries, channels = query.shape
     return Sizes(
@@ -70,7 +70,7 @@ def make_sizes(query: Float[Array, "B T H W L C"], weights: RSAWeights, kernel_s
 
 
 def make_operands(maps: Maps, weights: RSAWeights, tile: Tile) -> Operands:
-    """The operands of a transform."""
+    """Operands of a transform."""
     return Operands(*order_maps(maps, tile), *order_weights(weights, tile))
 
 
@@ -88,13 +88,13 @@ def order_queries(x: Float[Array, "H W L C F"], tile: Tile) -> Float[Array, "H W
 
 
 def order_results(y: Float[Array, "H W C*L F"], tile: Tile) -> Float[Array, "H W c*L F"]:
-    """Results as the kernels have them: channel after channel, as the layer will have them, too."""
+    """Results in the kernels' order: channel by channel, as in the layer."""
     y, sizes = clips_on_lanes(y, tile.sizes.frames), tile.sizes
     return fill(y, tile.down * tile.height, tile.across * tile.width, sizes.channels * sizes.queries, y.shape[-1])
 
 
 def order_weights(weights: RSAWeights, tile: Tile) -> tuple[Array | None, Array, Array | None, Array | None]:
-    """H1, H2G, P1 and identity of the operands; linear in the weights, whose H1 has entries of every channel."""
+    """H1, H2G, P1 and identity of the operands; linear in the weights, whose H1 has entries for every channel."""
     H2, H1, P1, G, identity = weights
     assert H2 is not None
     positions, channels, latent = len(H2), tile.sizes.channels, tile.sizes.latent
@@ -116,7 +116,7 @@ def order_weights(weights: RSAWeights, tile: Tile) -> tuple[Array | None, Array,
 def cut_results(
     y: Float[Array, "H W c*L F"], query: Float[Array, "H W L C F"], tile: Tile
 ) -> Float[Array, "H W C*L F"]:
-    """The inverse of `order_results`, for such queries."""
+    """The inverse of `order_results`, for queries of this shape."""
     height, width, queries, channels, count = query.shape
     y = y[:height, :width, : channels * queries]
     clips = LANES // tile.sizes.frames
@@ -126,7 +126,7 @@ def cut_results(
 
 
 def clips_on_lanes(x: Float[Array, "*N F"], frames: int) -> Float[Array, "*N F"]:
-    """As many whole clips of so many frames as there are lanes for, then zeros, and so on."""
+    """Fill each group of 128 lanes with as many whole clips of `frames` frames as fit, then zeros."""
     clips = LANES // frames
     x = fill(x, *x.shape[:-1], round_up(x.shape[-1], clips * frames))
     if clips * frames < LANES:
@@ -136,12 +136,12 @@ def clips_on_lanes(x: Float[Array, "*N F"], frames: int) -> Float[Array, "*N F"]
 
 
 def fill(x: Float[Array, "*N"], *sizes: int) -> Float[Array, "*N"]:
-    """The array with zeros behind it, up to these sizes."""
+    """Zero-pad the end of each axis up to these sizes."""
     return jnp.pad(x, [(0, size - length) for size, length in zip(sizes, x.shape, strict=True)])
 
 
 def rows_of_windows(x: Float[Array, "H W C F"], tile: Tile) -> Float[Array, "c J across columns F"]:
-    """Columns of each row that the windows of each tile across meet."""
+    """For each row and tile across, the columns that the tile's windows cover."""
     _, rows, columns = tile.sizes.kernel_size
     x = clips_on_lanes(x, tile.sizes.frames).transpose(2, 0, 1, 3)
     below = tile.all_rows - rows // 2 - x.shape[1]
@@ -155,10 +155,10 @@ def rows_of_windows(x: Float[Array, "H W C F"], tile: Tile) -> Float[Array, "c J
 
 
 def banded(weights: Float[Array, "M G E"], tile: Tile) -> Float[Array, "G pixels*E entries"]:
-    """Matrices that take a tile's windows to the sums of each pixel."""
+    """Matrices from a tile's windows to the sums of each pixel."""
     moves, rows, columns = tile.sizes.kernel_size
     groups, outputs = weights.shape[1:]
-    # Which row and column of a tile's windows is which of a pixel's window.
+    # Match rows and columns of a tile's windows with those of a pixel's window.
     row, y = np.ogrid[: tile.rows, : tile.height]
     column, x = np.ogrid[: tile.columns, : tile.width]
     down = jnp.asarray(row - y == np.arange(rows)[:, None, None], weights.dtype)
@@ -170,34 +170,34 @@ def banded(weights: Float[Array, "M G E"], tile: Tile) -> Float[Array, "G pixels
 
 
 def blocks(operands: Operands, tile: Tile) -> Operands:
-    """The block of each operand at a point of the grid: 128 frames, a column of tiles, and a tile in it."""
+    """Block specification of each operand at a point of the grid: 128 frames, a column of tiles, and a tile in it."""
     maps = block_of_pixels(tile), block_of_rows(operands.key), block_of_rows(operands.value)
     return Operands(*maps, *map(whole, operands[3:]))
 
 
 def block_of_pixels(tile: Tile) -> pl.BlockSpec:
-    """A tile of `H W L c F`."""
+    """Block specification of a tile of `H W L c F`."""
     shape = (tile.height, tile.width, tile.sizes.queries, tile.sizes.channels, LANES)
     return pl.BlockSpec(shape, lambda f, j, i: (i, j, 0, 0, f))
 
 
 def block_of_results(tile: Tile) -> pl.BlockSpec:
-    """A tile of `H W c*L F`."""
+    """Block specification of a tile of `H W c*L F`."""
     shape = (tile.height, tile.width, tile.sizes.channels * tile.sizes.queries, LANES)
     return pl.BlockSpec(shape, lambda f, j, i: (i, j, 0, f))
 
 
 def block_of_rows(x: Any) -> pl.BlockSpec | None:
-    """The rows that a column of tiles meets, of `c J across columns F`."""
+    """Block specification of the rows that a column of tiles covers in `c J across columns F`."""
     if x is None:
         return None
-    # They change so seldom that there is no need to fetch the next ones in advance.
+    # They change too rarely to be worth prefetching.
     shape = (*x.shape[:2], None, x.shape[3], LANES)
     return pl.BlockSpec(shape, lambda f, j, i: (0, 0, j, 0, f), pipeline_mode=pl.Buffered(1))
 
 
 def whole(x: Any) -> pl.BlockSpec | None:
-    """All of an array, which stays on the chip."""
+    """Block specification of a whole array, which stays on the chip."""
     return None if x is None else pl.BlockSpec(x.shape, lambda *_: (0,) * x.ndim, pipeline_mode=pl.Buffered(1))
 
 

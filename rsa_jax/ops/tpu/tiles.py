@@ -1,4 +1,4 @@
-"""Tiles: the pixels of a map that a kernel computes at a time, in the frame of each lane."""
+"""Tiles: the pixels of a feature map that a kernel computes at a time, with one frame per lane."""
 
 import dataclasses
 import math
@@ -6,26 +6,26 @@ from collections.abc import Iterator
 
 from rsa_jax.ops.windows import KernelSize
 
-# A register: rows, and what each of them holds. A matrix unit takes matrices of LANES x LANES.
+# Rows of a register, and numbers in each row. A matrix unit takes matrices of LANES x LANES.
 SUBLANES, LANES = 8, 128
 MATRIX_UNITS, VECTOR_UNITS = 4, 4
-# VMEM that a kernel may take, bytes. v5p and 7x have 64 MiB, v5e and v6e 128.
+# VMEM that a kernel may take, in bytes. v5p and 7x have 64 MiB, v5e and v6e 128.
 VMEM = 60 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """The sizes that a tile has to suit.
+    """Sizes of a transform, which determine its tile.
 
     Attributes:
-        frames: of a clip.
-        height, width: of the map.
-        kernel_size: of the window.
+        frames: frames of a clip.
+        height, width: size of the feature map.
+        kernel_size: size of the window.
         queries: L.
-        channels: c of a query, rounded up to whole registers.
-        latent: D, likewise.
+        channels: c, channels of a query, rounded up to whole registers.
+        latent: D, rounded up to whole registers.
         relation: whether the kernel has a relational part.
-        context: whether the context has one.
+        context: whether the context has a relational part.
         itemsize: bytes of a number in the arrays.
     """
 
@@ -42,20 +42,20 @@ class Sizes:
 
     @property
     def sums(self) -> int:
-        """Sums over windows of the value, of each pixel and channel."""
+        """Number of window sums of the value, for each pixel and channel."""
         return self.latent + self.channels * self.context
 
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """A block of pixels, with the rows of the map that its windows meet.
+    """A block of pixels, with the rows of the feature map that its windows cover.
 
-    Frames of whole clips lie on the lanes. The windows of a tile are a matrix: of each row of the map (or two, see
-    `stacked`), of each frame of a window, there is an entry for each column.
+    Frames of whole clips lie on the lanes. The windows of a tile form a matrix: for each row of the feature map (or
+    two, see `stacked`) and each frame of a window, there is an entry for each column.
 
     Attributes:
-        height, width: in pixels.
-        sizes: of the transform it is for.
+        height, width: size in pixels.
+        sizes: sizes of the transform.
     """
 
     height: int
@@ -64,54 +64,54 @@ class Tile:
 
     @property
     def pixels(self) -> int:
-        """Pixels of a tile."""
+        """Number of pixels of the tile."""
         return self.height * self.width
 
     @property
     def down(self) -> int:
-        """Tiles from top to bottom."""
+        """Number of tiles from top to bottom."""
         return -(-self.sizes.height // self.height)
 
     @property
     def across(self) -> int:
-        """Tiles from left to right."""
+        """Number of tiles from left to right."""
         return -(-self.sizes.width // self.width)
 
     @property
     def stacked(self) -> int:
-        """Rows of the map that share a register: two, where numbers are packed in pairs and rows come in pairs."""
+        """Number of rows that share a register: two, if numbers are packed in pairs and the height is even."""
         return 2 if self.sizes.itemsize == 2 and self.height % 2 == 0 else 1
 
     @property
     def columns(self) -> int:
-        """Columns of the map that its windows meet, in whole registers."""
+        """Number of columns that the tile's windows cover, rounded up to whole registers."""
         packed = SUBLANES * max(1, 4 // self.sizes.itemsize)
         return round_up(self.width + self.sizes.kernel_size[2] - 1, packed // self.stacked)
 
     @property
     def rows(self) -> int:
-        """Rows of the map that its windows meet."""
+        """Number of rows that the tile's windows cover."""
         return self.height + self.sizes.kernel_size[1] - 1
 
     @property
     def all_rows(self) -> int:
-        """Rows that the windows of all tiles meet, of the map and around it."""
+        """Number of rows that the windows of all tiles cover, including padding."""
         return (self.down - 1) * self.height + self.rows
 
     @property
     def entries(self) -> int:
-        """Entries of its windows."""
+        """Number of entries of the tile's windows."""
         return self.rows * self.sizes.kernel_size[0] * self.columns
 
     def vmem(self) -> int:
-        """Bytes of VMEM that the gradients' kernel takes; the transform's needs less."""
+        """Bytes of VMEM that the backward kernel takes; the forward kernel needs less."""
         sizes, itemsize = self.sizes, self.sizes.itemsize
         wide = max(4, itemsize)
         parts = 1 + sizes.relation  # value, and key
         per_query = self.pixels * sizes.queries * sizes.channels
         per_latent = self.pixels * sizes.queries * sizes.latent
         codes, sums = self.pixels * sizes.latent, self.pixels * sizes.sums
-        # What changes with every step lies there twice.
+        # Arrays that change with every step are double-buffered.
         pipelined = 2 * 3 * itemsize * per_query
         pipelined += parts * (itemsize + wide) * sizes.channels * self.all_rows * self.columns
         kept = 4 * per_query + 2 * per_latent + 2 * SUBLANES * max(codes, sums)
@@ -124,14 +124,14 @@ class Tile:
         return LANES * (pipelined + wide * (kept + 2 * offsets)) + (2 * itemsize + wide) * weights
 
     def cycles(self, *, gradients: bool) -> float:
-        """Estimated cycles of one of the two kernels for 128 frames, on a v5e.
+        """Estimated cycles of the forward or (`gradients`) backward kernel for 128 frames, on a v5e.
 
-        Fitted to the compiler's bundles in bfloat16, from which it differs by up to a quarter, by 5 % for the published
-        layers: benchmarks/tiles.py. True float32 takes three times as long.
+        Fitted to the compiler's bundles in bfloat16, from which it differs by up to a quarter, and by 5 % for the
+        published layers (see benchmarks/tiles.py). True float32 takes three times as long.
         """
         sizes = self.sizes
         codes, sums = self.pixels * sizes.latent * sizes.relation, self.pixels * sizes.sums
-        # Products of matrices, in passes of rows through the units, and what loading a matrix takes beyond them.
+        # Matrix products, in passes of rows through the units, and the extra cost of loading a matrix.
         passes, loads = 0, 0
         for outputs in filter(None, (codes, sums)):
             inner = -(-self.entries // LANES)
@@ -140,7 +140,7 @@ class Tile:
             if gradients:
                 passes += self.entries * 2 * -(-outputs // LANES)
         latent, channels = sizes.latent / SUBLANES, sizes.channels / SUBLANES
-        # Of each query and channel: products of registers, added up, and sums over a register's rows.
+        # For each query and channel: products of registers, added up, and sums over a register's rows.
         products = 2 * latent * sizes.relation + 2 * latent + 2 * channels * sizes.context
         reductions = 1
         if gradients:
@@ -152,12 +152,12 @@ class Tile:
 
 
 def round_up(number: int, multiple: int) -> int:
-    """The least multiple that is not below the number."""
+    """The number, rounded up to a multiple of `multiple`."""
     return -(-number // multiple) * multiple
 
 
 def choose_tile(sizes: Sizes) -> Tile | None:
-    """The tile that costs least; None if not even one pixel's windows and weights fit on the chip."""
+    """The cheapest tile; None if not even one pixel's windows and weights fit on the chip."""
     fitting = [tile for tile in _candidates(sizes) if tile.vmem() <= VMEM]
     return min(fitting, key=lambda tile: tile.cycles(gradients=False) + tile.cycles(gradients=True), default=None)
 

@@ -1,4 +1,4 @@
-"""The transform by kernels of its own."""
+"""The transform through Pallas kernels."""
 
 import functools
 from collections.abc import Callable
@@ -38,10 +38,10 @@ def rsa(
     *,
     kernel_size: KernelSize,
 ) -> Float[Array, "B T H W L C"]:
-    """Eq. 12 in one kernel, and its gradients in another. Only the arguments are kept for them.
+    """Eq. 12 in one kernel, and its gradients in another. Only the arguments are kept for the gradients.
 
     Falls back to plain JAX for undecomposed weights, for weights too large for VMEM, for clips of more than 128 frames,
-    and for types other than bfloat16 and float32 (float64 where the kernels are interpreted), or several at once.
+    for dtypes other than bfloat16 and float32 (and float64 if the kernels are interpreted), and for mixed dtypes.
     """
     tile = None
     types = {x.dtype for x in jax.tree.leaves((query, key, value, weights))}
@@ -85,7 +85,7 @@ def _backward(tile: Tile, arguments: tuple[Maps, RSAWeights], y_grad: Array) -> 
     *map_grads, weight_grads = _on_each_device(
         gradients, tile, *maps, weights, y_grad, in_axes=(4, 3, 3, None, 3), out_axes=(4, 3, 3, 0)
     )
-    # Weights' gradients come from each device.
+    # Each device has its own gradients of the weights.
     weight_grads = jax.tree.map(lambda x: jnp.sum(x, axis=0), weight_grads)
     return jax.tree.map(lambda grad, x: grad.astype(x.dtype), (Maps(*map_grads), weight_grads), (maps, weights))
 
@@ -99,7 +99,7 @@ def _on_each_device(function: Callable[..., Any], tile: Tile, query: Array, *oth
 
 
 def _pull_back(linear: Callable[[Any], Any], argument: Any, grads: Any) -> Any:
-    """The argument's gradient by a linear function, in float32 or better."""
+    """Gradient of a linear function's argument, in float32 or better."""
 
     def wide(x: Array) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, jnp.promote_types(x.dtype, jnp.float32))
@@ -110,7 +110,7 @@ def _pull_back(linear: Callable[[Any], Any], argument: Any, grads: Any) -> Any:
 
 
 def _on_platform(kernel: Callable[..., Any], tile: Tile, *arrays: Any) -> Any:
-    """Runs a kernel; where the program is not compiled for a TPU, step by step."""
+    """Run a kernel. It is interpreted if the program is not compiled for a TPU."""
     functions = {
         platform: functools.partial(kernel, tile=tile, interpret=platform != "tpu") for platform in ("tpu", "default")
     }

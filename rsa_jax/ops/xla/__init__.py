@@ -1,4 +1,4 @@
-"""Plain JAX implementations, for every platform that has no better one. Differentiable in forward and reverse mode."""
+"""Plain JAX implementations, for platforms that have no better one. Differentiable in forward and reverse mode."""
 
 from rsa_jax.ops.xla.attention import attend, attend_in_window
 from rsa_jax.ops.xla.convolution import convolve, linear

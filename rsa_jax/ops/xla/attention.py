@@ -1,4 +1,4 @@
-"""Attention, in a window or over all positions."""
+"""Attention within a window or over all positions."""
 
 import math
 
@@ -11,7 +11,7 @@ from rsa_jax.ops.equations import attention_kernels
 from rsa_jax.ops.positions import offset_logits
 from rsa_jax.ops.windows import KernelSize
 
-# Products of queries and keys that are held at once.
+# Query-key products that are held at once.
 LOGITS_AT_ONCE = 2**26
 
 
@@ -25,11 +25,12 @@ def attend_in_window(
     softmax: bool,
     logits_at_once: int = LOGITS_AT_ONCE,
 ) -> Float[Array, "B T H W L c"]:
-    """Σ_m softmax_m(q_nᵀ (k_(n+m) + r_m)) v_(n+m) over the window's positions in the map.
+    """Σ_m softmax_m(q_nᵀ (k_(n+m) + r_m)) v_(n+m) over the window's positions within the feature map.
 
-    As products of matrices: neighbours in time and width form a block, whose queries meet the keys of all their
-    windows at once; keys that are not in a query's window are masked. Some rows at a time: the keys of all rows'
-    windows would be as many times the map as the window has rows. Weights are computed again for the gradients.
+    Computed as matrix products. Neighbours in time and width form a block, whose queries are multiplied by the keys of
+    all their windows at once; keys outside a query's window are masked. A few rows are computed at a time: the keys
+    of all rows' windows would take m_h times the memory of the feature map. Attention weights are recomputed for the
+    gradients.
     """
     shape, (keys, channels) = query.shape, key.shape[4:]
     axes = _block(shape[1], kernel_size[0]), _block(shape[3], kernel_size[2])
@@ -68,20 +69,20 @@ def attend_in_window(
 def _rows(
     x: Float[Array, "B T H W N"], size: int, beyond: int, axes: tuple[Blocks, Blocks]
 ) -> Float[Array, "H+ N B J I k"]:
-    """Entries that blocks meet in each row, with rows of zeros for windows of that size and beyond the map."""
+    """Block inputs of each row, zero-padded for windows of `size` rows and by `beyond` more rows at the end."""
     x = jnp.pad(x, [(0, 0), (0, 0), (size // 2, size // 2 + beyond), (0, 0), (0, 0)])
     return jnp.moveaxis(block_rows(x, (1, 1, 1), axes), 4, 0)
 
 
 def _windows(x: Float[Array, "H+ N B J I k"], start: Array, rows: int, size: int) -> Float[Array, "h N B J I m"]:
-    """Entries that blocks meet in each row of their windows, for `rows` rows from `start` on."""
+    """Block inputs of all rows of a window, for `rows` rows from `start` on."""
     part = jax.lax.dynamic_slice_in_dim(x, start, rows + size - 1)
     part = jnp.stack([part[i : i + rows] for i in range(size)], axis=-2)
     return part.reshape(*part.shape[:-2], -1)
 
 
 def _in_window(x: Float[Array, "M N"], kernel_size: KernelSize, axes: tuple[Blocks, Blocks]) -> Float[Array, "m F N"]:
-    """Entries of the window's positions, for all keys that a block meets and each of its F queries."""
+    """Entries of x for each pair of a block's m keys and F queries, by the key's position in the query's window."""
     bands = band_matrices(x[:, None], kernel_size, axes)[0]
     return bands.reshape(len(bands), -1, x.shape[1])
 
@@ -89,7 +90,7 @@ def _in_window(x: Float[Array, "M N"], kernel_size: KernelSize, axes: tuple[Bloc
 def _to_blocks(
     query: Float[Array, "B T H W L c"], keys: int, axes: tuple[Blocks, Blocks]
 ) -> Float[Array, "H B K J I F Q c"]:
-    """Rows of blocks in time J and width I, each of F positions, with the Q heads of each key side by side."""
+    """Queries by row H and block (J in time, I in width) of F positions, with the Q heads of each key K adjacent."""
     batch, _, height, _, heads, channels = query.shape
     time, width = axes
     beyond_time, beyond_width = ((0, axis.blocks * axis.block - axis.length) for axis in axes)
@@ -102,7 +103,7 @@ def _to_blocks(
 def _from_blocks(
     y: Float[Array, "H B K J I F Q c"], shape: tuple[int, ...], axes: tuple[Blocks, Blocks]
 ) -> Float[Array, "B T H W L c"]:
-    """The map of that shape, from what `_to_blocks` makes of it."""
+    """The inverse of `_to_blocks`, for a feature map of that shape."""
     time, width = axes
     y = y.reshape(*y.shape[:5], time.block, width.block, *y.shape[6:])
     y = y.transpose(1, 3, 5, 0, 4, 6, 2, 7, 8)  # B J t H I w K Q c
@@ -119,9 +120,9 @@ def attend(
     softmax: bool,
     logits_at_once: int = LOGITS_AT_ONCE,
 ) -> Float[Array, "B T H W L c"]:
-    """Σ_m softmax_m(q_nᵀ (k_m + R s(m - n))) v_m over all positions, for some queries at a time."""
+    """Σ_m softmax_m(q_nᵀ (k_m + R s(m - n))) v_m over all positions, for a chunk of queries at a time."""
     of_position = (query,) if embedding is None else (query, *offset_logits(query, embedding))
-    # L heads as K keys with Q queries each, and positions first: the batch may be split over devices.
+    # L heads as K keys with Q queries each. The loop is over positions: the batch may be split over devices.
     shape, keys = query.shape, key.shape[4]
     grouped = (x.reshape(shape[0], -1, keys, shape[4] // keys, x.shape[-1]) for x in of_position)
 
@@ -141,5 +142,5 @@ def attend(
 
 
 def _block(length: int, size: int) -> Blocks:
-    """Blocks of one to two windows: along each axis, a query meets two to three times the keys that it needs."""
+    """Blocks of one to two windows: along each axis, a query is multiplied by two to three times the keys it needs."""
     return Blocks(length, size, -(-length // max(1, length // size)))

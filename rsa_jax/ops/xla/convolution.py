@@ -5,14 +5,14 @@ from jaxtyping import Array, Float
 
 
 def linear(x: Float[Array, "*N C"], kernel: Float[Array, "C D"]) -> Float[Array, "*N D"]:
-    """The product."""
+    """Matrix product at every position."""
     return x @ kernel
 
 
 def convolve(
     x: Float[Array, "B T H W C"], kernel: Float[Array, "t k k C D"], *, stride: int
 ) -> Float[Array, "B T h w D"]:
-    """The convolution; of single frames as images."""
+    """Convolution; a 2D convolution if the kernel has a single frame."""
     if kernel.shape[0] == 1:
         y = convolve_images(x.reshape(-1, *x.shape[2:]), kernel[0], stride)
         return y.reshape(*x.shape[:2], *y.shape[1:])
@@ -28,7 +28,7 @@ def convolve(
 def convolve_images(
     x: Float[Array, "N H W C"], kernel: Float[Array, "k k C D"], stride: int
 ) -> Float[Array, "N h w D"]:
-    """Convolution padded by k // 2 on both sides."""
+    """2D convolution, padded by k // 2 on both sides."""
     return lax.conv_general_dilated(
         x,
         kernel,

@@ -1,4 +1,4 @@
-"""Sums over windows by kernels of every position."""
+"""Window sums with a kernel for each position."""
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,9 @@ from rsa_jax.ops.windows import KernelSize, pad
 def apply_kernels(
     kernels: Float[Array, "M B T H W G"], values: Float[Array, "B T H W G c"], *, kernel_size: KernelSize
 ) -> Float[Array, "B T H W G c"]:
-    """Σ_m kernels[m, n] values[n + m], one row of the window after the other.
+    """Σ_m kernels[m, n] values[n + m], one row of the window at a time.
 
-    Where `windows` needs M times the memory of the values, this needs that of the result.
+    Needs the memory of the result, where `windows` would need M times the memory of the values.
     """
     padded = pad(values, kernel_size)
     batch, frames, height, width = values.shape[:4]

@@ -15,7 +15,7 @@ def normalize(
     bias: Float[Array, "C"],
     epsilon: float,
 ) -> Float[Array, "*N C"]:
-    """(x - mean) / sqrt(var + epsilon) * scale + bias, in the type of `x`."""
+    """(x - mean) / sqrt(var + epsilon) * scale + bias, in the dtype of `x`."""
     return ((x - mean) * (lax.rsqrt(var + epsilon) * scale) + bias).astype(x.dtype)
 
 
@@ -28,14 +28,14 @@ def normalize_batch(
     groups: int,
     epsilon: float,
 ) -> tuple[Float[Array, "B T H W C"], Float[Array, "G C"], Float[Array, "G C"]]:
-    """Normalises by the mean and the (biased) variance of each group of clips, and returns them.
+    """Normalise by the mean and the (biased) variance of each group of clips; also return both statistics.
 
-    Both come from one pass over the map. From a point near the mean the variance loses no digits to the difference of
-    two large numbers.
+    Both come from one pass over the feature map. Relative to a point near the mean, the variance loses no digits to the
+    difference of two large numbers.
     """
     batch, frames, height, width, channels = x.shape
-    # Frames of all clips in one axis, and pixels: of more axes, the TPU's compiler chooses a layout that convolutions
-    # have to change.
+    # Frames of all clips in one axis, pixels in another: with more axes, the TPU compiler chooses a layout that
+    # convolutions have to change.
     grouped = x.reshape(groups, batch // groups * frames, height * width, channels)
     others, point = (1, 2), lax.stop_gradient(near)
     centred = grouped.astype(jnp.promote_types(x.dtype, jnp.float32)) - point
@@ -47,7 +47,7 @@ def normalize_batch(
 
 
 def l2_normalize(x: Float[Array, "B T H W *L C"]) -> Float[Array, "B T H W *L C"]:
-    """x / sqrt(Σ x² + 1e-6) over the channels. The transform's order of axes."""
+    """x / sqrt(Σ x² + 1e-6) over the channels, computed in the transform's order of axes."""
     y = frames_last(x)
     wide = y.astype(jnp.promote_types(x.dtype, jnp.float32))
     y = (wide * lax.rsqrt(jnp.sum(wide * wide, axis=-2, keepdims=True) + 1e-6)).astype(x.dtype)

@@ -1,4 +1,4 @@
-"""The transform, with the frames of all clips on the last axis: see frames.py."""
+"""The transform, with the frames of all clips on the last axis (see frames.py)."""
 
 import math
 
@@ -19,7 +19,7 @@ def rsa(
     *,
     kernel_size: KernelSize,
 ) -> Float[Array, "B T H W L C"]:
-    """Eq. 12, its factors multiplied from the left: ((P1 + A)ᵀ x^Q)ᵀ (H2ᵀ X^V) (I + (X^V)ᵀ G)."""
+    """Eq. 12, with its factors multiplied from the left: ((P1 + A)ᵀ x^Q)ᵀ (H2ᵀ X^V) (I + (X^V)ᵀ G)."""
     H2, H1, P1, G, identity = weights
     frames = query.shape[1]
     y, key, value = frames_last(query), frames_last(key), frames_last(value)
@@ -38,7 +38,7 @@ def rsa(
 
 
 def products(rows: Float[Array, "*N L C"], matrix: Float[Array, "*N C D"]) -> Float[Array, "*N L D"]:
-    """A product of small matrices at each position."""
+    """Product of small matrices at each position."""
     return rows @ matrix
 
 
@@ -47,7 +47,7 @@ def multiply(
 ) -> Float[Array, "H W L D F"]:
     """rows (matrix + offset): a product with a small matrix at each position of each frame.
 
-    A matrix unit would be nearly empty: products are taken element by element, and summed in float32 or better.
+    A matrix unit would be nearly empty, so products are taken element by element, and summed in float32 or better.
     """
     wide = jnp.promote_types(rows.dtype, jnp.float32)
     matrix = matrix.astype(wide)

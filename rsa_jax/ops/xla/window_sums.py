@@ -1,4 +1,4 @@
-"""Sums over windows as convolutions that fill a matrix unit, with the frames of all clips on the last axis."""
+"""Window sums as convolutions that fill a matrix unit, with the frames of all clips on the last axis."""
 
 import functools
 from typing import NamedTuple
@@ -26,13 +26,13 @@ def window_sums(
 
 
 class RowBlocks(NamedTuple):
-    """A row of a map in blocks of pixels.
+    """A row of a feature map, split into blocks of pixels.
 
     Args:
-        number: of blocks.
-        size: pixels of one. The last may reach beyond the map.
-        reach: how many blocks the windows of a block meet, its own one included.
-        before: zeros before the row.
+        number: number of blocks.
+        size: number of pixels in a block. The last block may extend past the end of the row.
+        reach: number of blocks that the windows of a block cover, including the block itself.
+        before: number of zeros before the row.
     """
 
     number: int
@@ -42,7 +42,7 @@ class RowBlocks(NamedTuple):
 
 
 def choose_row_blocks(width: int, kernel_size: KernelSize, outputs: int) -> RowBlocks:
-    """Blocks that take the fewest passes through a matrix unit; of equals the smallest, which have fewer zeros."""
+    """Blocks that take the fewest passes through a matrix unit; among equals the smallest, which have fewer zeros."""
 
     def blocks(number: int) -> RowBlocks:
         size = -(-width // number)
@@ -60,7 +60,7 @@ def choose_row_blocks(width: int, kernel_size: KernelSize, outputs: int) -> RowB
 def window_sums_of_frames(
     x: Float[Array, "H W C F"], weights: Float[Array, "M #C E"], kernel_size: KernelSize, frames: int
 ) -> Float[Array, "H W C E F"]:
-    """Σ_m x[n + m, c] weights[m, c, e] of clips of so many frames."""
+    """Σ_m x[n + m, c] weights[m, c, e] for clips of `frames` frames."""
     function = functools.partial(_window_sums, kernel_size=kernel_size, frames=frames)
     clips = x.shape[-1] // frames
     return on_each_device(function, x, weights, in_axes=(3, None), out_axes=4, clips=clips)
@@ -69,12 +69,12 @@ def window_sums_of_frames(
 def _window_sums(
     x: Float[Array, "H W C F"], weights: Float[Array, "M #C E"], kernel_size: KernelSize, frames: int
 ) -> Float[Array, "H W C E F"]:
-    """The sums, as convolutions.
+    """Window sums as convolutions.
 
-    Channels of the convolution are the pixels of a block of a row, each with those before and after it in time: m_t
-    times the block's size of inputs, and E times its size of sums. The kernel is a band between blocks. What is left to
-    convolve over are the rows, and the few blocks that a block depends on. A map's channels have convolutions of their
-    own; those that share their weights join the frames instead.
+    The convolution's channels are the pixels of a block of a row, each with its neighbours in time: m_t times the block
+    size as inputs, and E times the block size as outputs. The kernel is a band between blocks. The convolution runs
+    over the rows, and over the few blocks that a block depends on. Each channel of the feature map has its own
+    convolution; channels that share their weights are merged with the frames instead.
     """
     (height, width, channels, count), (groups, outputs) = x.shape, weights.shape[1:]
     moves, rows, columns = kernel_size
@@ -92,7 +92,7 @@ def _window_sums(
     kernel = kernel.reshape(groups, rows, blocks.reach, x.shape[2], blocks.size * outputs)
 
     def convolve(x: Float[Array, "H J K N"], kernel: Float[Array, "h j K O"]) -> Float[Array, "H J O N"]:
-        # Sums are taken in float32 without asking. Asked for, a GPU converts the inputs to float32, too.
+        # Sums are in float32 by default. If float32 is requested, a GPU converts the inputs to float32, too.
         return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("HWCN", "HWIO", "HWCN"))
 
     if groups == 1:

@@ -10,7 +10,7 @@ from PIL import Image
 from tests.data.videos import moving_bar, write_video
 
 FRAMES = 8
-# Clips of the two splits: (number of the clip, class), of which there are as many as the official data set has.
+# Clips of the two splits: (number of the clip, class). The number of classes is the official one.
 TRAIN, VALIDATION = [(i, i % 3) for i in range(16)], [(16 + i, i % 3) for i in range(4)]
 
 ACTIONS = [f"Doing thing {i:03d} with something" for i in range(168)]
@@ -33,7 +33,7 @@ GESTURES = [
 
 
 def write_frames(folder: pathlib.Path) -> None:
-    """As the data sets come that are distributed as pictures: 00001.jpg, ..."""
+    """Writes a clip in the layout of data sets distributed as images: 00001.jpg, ..."""
     folder.mkdir(parents=True)
     for i, frame in enumerate(moving_bar(FRAMES), 1):
         Image.fromarray(frame).save(folder / f"{i:05d}.jpg")
@@ -44,7 +44,7 @@ def write_clip(path: pathlib.Path, codec: str = "libx264") -> None:
 
 
 def write_tables(root: pathlib.Path, prefix: str, names: list[str], folder: str) -> None:
-    """Of 20BN: id;class name, no newline at the end, names in another order than that of their ids."""
+    """Writes the tables of 20BN: id;class name, no newline at the end, names not in the order of their ids."""
     root.mkdir(parents=True)
     (root / f"{prefix}-labels.csv").write_text("\n".join(reversed(names)))
     for split, clips in (("train", TRAIN), ("validation", VALIDATION)):
@@ -77,7 +77,7 @@ def something_something_v2(root: pathlib.Path, prefix: str = "something-somethin
 
 
 def something_something_v2_in_archives(root: pathlib.Path) -> None:
-    """As it is downloaded: the labels in a zip file, the videos in a tar file cut into parts, in two zip files."""
+    """As downloaded: the labels in a zip file, the videos in a tar file cut into three parts, each in a zip file."""
     files = root.with_name("files")
     something_something_v2(files, prefix="")
     root.mkdir(parents=True)
@@ -128,7 +128,7 @@ def kinetics400(root: pathlib.Path) -> None:
     header = "label,youtube_id,time_start,time_end,split,is_cc\n"
     for split, clips in (("train", TRAIN), ("val", VALIDATION)):
         rows = [f"{names[k]},{n:011d},3,13,{split},0\n" for n, k in clips]
-        # All classes have to be in the training table; the videos of these are gone.
+        # The training table has to contain all classes; the videos of these rows are missing.
         rows += [f"{name},gone{i:07d},0,10,{split},0\n" for i, name in enumerate(names)] if split == "train" else []
         (root / f"kinetics-400_{split}.csv").write_text(header + "".join(rows))
     for number, label in TRAIN + VALIDATION:
@@ -147,7 +147,7 @@ def ucf101(root: pathlib.Path) -> None:
         write_clip(root / "UCF-101" / file, "mpeg4")
 
 
-# Data set, what writes its miniature, and how many clips of it are missing.
+# Data set: function that writes its miniature, and number of missing clips.
 MINIATURES = {
     "something_something_v1": (something_something_v1, 0),
     "something_something_v2": (something_something_v2, 0),

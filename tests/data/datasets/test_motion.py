@@ -17,7 +17,7 @@ def test_pairs_are_each_other_reversed_in_time(pair):
 
 
 def test_a_single_frame_has_the_same_distribution_in_every_class():
-    """Of every quantity: mean and spread over clips and frames."""
+    """Mean and spread of every quantity over clips and frames."""
     rng = np.random.default_rng(0)
     samples = [np.stack([motion.trajectory(rng, k, 12) for _ in range(1500)]) for k in range(10)]
     states = np.stack([s.transpose(1, 0, 2).reshape(5, -1) for s in samples])
@@ -44,7 +44,7 @@ def test_directional_classes():
 
 
 def brightness_centre(frames):
-    """Column of the centre of what differs from the background's median."""
+    """Column of the centroid of the differences from the median background."""
     difference = np.abs(frames.astype(float) - np.median(frames, (1, 2), keepdims=True)).sum(-1)
     return (difference.sum(1) * np.arange(frames.shape[2])).sum(1) / difference.sum((1, 2))
 

@@ -44,7 +44,7 @@ def build(tmp_path, name, **options):
 def test_a_miniature_is_read_as_distributed(tmp_path, capsys, name):
     write, missing = MINIATURES[name]
     write(tmp_path / "source")
-    assert run(tmp_path, name, "--check") == 1  # of the official number of clips these are a few
+    assert run(tmp_path, name, "--check") == 1  # only a few of the official number of clips
     assert "officially there are" in capsys.readouterr().out
     assert run(tmp_path, name) == 1
     assert "--allow_missing prepares what is there" in capsys.readouterr().err
@@ -103,7 +103,7 @@ def test_archives_that_are_not_whole(tmp_path, capsys):
 
 
 def test_an_archive_that_was_mended_is_read_again(tmp_path, capsys):
-    """Cut off between two files, a tar file looks whole."""
+    """A tar file that is cut off between two members looks complete."""
     miniatures.diving48(tmp_path / "source")
     videos = tmp_path / "source/rgb"
     names = sorted(path.name for path in videos.iterdir())
@@ -159,7 +159,7 @@ def test_files_beside_archives_are_none(tmp_path):
 
 
 def test_folders_of_videos_may_be_called_as_a_clip(tmp_path):
-    """FineGym's elements in folders of their videos."""
+    """FineGym's elements in one folder per video."""
     miniatures.finegym(tmp_path / "source")
     for path in list((tmp_path / "source/videos").glob("*_A_*.mp4")):
         folder = tmp_path / "source/videos" / path.name.partition("_E_")[0]
@@ -220,7 +220,7 @@ def test_what_is_missing_or_extra_is_named(tmp_path, capsys):
 
 
 def test_extracted_frames_with_lists(tmp_path):
-    """For any data set; labels and class names stay the official ones."""
+    """Lists work for any data set; labels and class names stay the official ones."""
     miniatures.diving48(tmp_path / "source")
     for name, clips in (("train", miniatures.TRAIN), ("val", miniatures.VALIDATION)):
         lines = [f"frames of all/{number} 8 {label}\n" for number, label in clips]
@@ -242,7 +242,7 @@ def test_every_third_frame(tmp_path):
     info = pipeline.load_info(data(tmp_path, "something_something_v1"))
     assert info.provenance["stride"] == 3
     frames = batch(tmp_path, "something_something_v1")["frames"][0].astype(int)
-    assert np.abs(frames - moving_bar(8)[[0, 3, 3, 6]]).mean() < 12  # of three stored ones
+    assert np.abs(frames - moving_bar(8)[[0, 3, 3, 6]]).mean() < 12  # three frames are stored
 
 
 def test_directional_classes_are_known_by_name(tmp_path):

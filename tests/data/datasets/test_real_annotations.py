@@ -1,4 +1,4 @@
-"""The official annotation files themselves, where somebody has them: all of them parse to the official counts."""
+"""The official annotation files, if available: all of them parse to the official counts."""
 
 import os
 import pathlib
@@ -31,13 +31,13 @@ def folder(name):
 
 
 def tsn(name):
-    """Class id by clip of a list of another project."""
+    """Class id by clip, from another project's list."""
     path = folder(f"KimManjin+CorrelationSideTuning/Recognition/lists/{name}")
     return {clip.id: clip.label for clip in read_list(path, path.parent)}
 
 
 def builder(cls, name="default"):
-    """Without its constructor, which asks for the videos, too."""
+    """The builder without a call of its constructor, which also requires the videos."""
     made = object.__new__(cls)
     made._builder_config = OfficialConfig(name=name)
     return made

@@ -133,7 +133,7 @@ def test_one_list_is_not_enough(tmp_path):
 
 @pytest.fixture
 def build(tmp_path):
-    """The builder of a data set of four classes, with such directional names."""
+    """Builder of a data set of four classes, given the directional names."""
     touch(tmp_path / "v", *(f"{name}/{i}.mp4" for name in ("a=b", "left", "right", "up") for i in range(2)))
 
     def build(*names):
