@@ -1,6 +1,8 @@
 # make demo   a small network learns to tell motions apart: minutes on a laptop, from nothing
 # make test   the whole test suite, the linter and the type checker
+# make lint, make format   the linter and the type checker; their corrections
 # make test-torch   what compares with PyTorch, which it installs (CPU)
+# make test-package   the wheel, installed without the packages for training
 # make compile-tpu, make compile-gpu   benchmarks by the compilers of chips that need not be there
 
 PYTHON ?= python3
@@ -10,7 +12,7 @@ BIN := $(VENV)/bin
 DEMO := demo/motion
 RUN := $(BIN)/python main.py --config configs/motion.py --workdir $(DEMO) --config.data.data_dir=demo/data
 
-.PHONY: demo test test-torch compile-tpu compile-gpu
+.PHONY: demo test test-torch lint format test-package compile-tpu compile-gpu
 
 demo: $(VENV)/installed
 	$(RUN)
@@ -25,11 +27,21 @@ demo: $(VENV)/installed
 	@echo "      --config.data.data_dir=demo/data --config.model.transform=conv2d"
 	@echo "Your own videos: see README.md"
 
-test: $(VENV)/installed-dev
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The wheel and the sdist in environments of their own, with the base package's requirements only.
+test-package: $(VENV)/installed
+	$(BIN)/python -m tests.package
 
 test-torch: $(VENV)/installed-torch
 	$(BIN)/python -m pytest -m torch --numprocesses=0

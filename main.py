@@ -1,43 +1,10 @@
 """Trains or evaluates: python main.py --config configs/ssv2.py --workdir /ckpt [--mode eval] [--config.x=y ...]."""
 
-from pathlib import Path
+from absl import app, flags
 
-import jax
-from absl import app, flags, logging
+from rsa_jax.tools import train
 
-from rsa_jax.data.builder import PreparationError
-from rsa_jax.flags import CONFIG
-from rsa_jax.logs import setup_logging
-from rsa_jax.training.loop import evaluate_checkpoint, train
-from rsa_jax.training.metrics import NonFiniteLossError
-
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints, logs and results.")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train (on), or evaluate a checkpoint.")
-MULTIHOST = flags.DEFINE_bool("multihost", False, "This is one of several processes, started alike on each host.")
-COORDINATOR = flags.DEFINE_string("coordinator", None, "With --multihost: host:port of the first process.")
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --multihost: how many there are.")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --multihost: which one this is, from 0.")
-flags.mark_flags_as_required(["config", "workdir"])
-
-
-def main(argv: list[str]) -> None:
-    """Runs what the flags say."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments: {argv[1:]}")
-    setup_logging()
-    if MULTIHOST.value:  # without the three flags, JAX asks the cluster (Slurm, Open MPI, Kubernetes, TPU)
-        jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-    logging.info("JAX %s, %d devices: %s", jax.__version__, jax.device_count(), jax.devices()[0].device_kind)
-    workdir = Path(WORKDIR.value or "").expanduser()
-    try:
-        if MODE.value == "train":
-            train(CONFIG.value, workdir)
-        else:
-            evaluate_checkpoint(CONFIG.value, workdir)
-    except (ValueError, ImportError, PreparationError, NonFiniteLossError) as error:
-        logging.debug("", exc_info=True)
-        raise SystemExit(f"{type(error).__name__}: {error}") from error
-
+flags.adopt_module_key_flags(train)
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(train.main)

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rsa_jax import ops, weights
-    from rsa_jax.nn import RSA, create_model
+    from rsa_jax.nn import RSA, RSANet, create_model
 
-__all__ = ["RSA", "create_model", "ops", "weights"]
+__all__ = ["RSA", "RSANet", "create_model", "ops", "weights"]
 
-_MODULES = {"RSA": "rsa_jax.nn", "create_model": "rsa_jax.nn"}
+_MODULES = {"RSA": "rsa_jax.nn", "RSANet": "rsa_jax.nn", "create_model": "rsa_jax.nn"}
 
 
 def __getattr__(name: str) -> Any:

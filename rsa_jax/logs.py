@@ -1,24 +1,37 @@
-"""What programs print."""
+"""Log output of the command-line programs."""
 
+import importlib.util
 import logging as std_logging
+import sys
+from pathlib import Path
 
 from absl import logging
 
 
 def setup_logging() -> None:
-    """Short lines on standard error: what the run and clu say, warnings of others, and errors of Orbax.
+    """Prints one short line per record to standard error.
 
-    Orbax warns of every checkpoint that was saved without an evaluation, which is as it should be.
+    Information of this project and of clu, warnings of other packages, and errors only of Orbax: it warns of every
+    checkpoint that was saved without an evaluation, which is intended here.
     """
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     handler = logging.get_absl_handler()
     handler.setFormatter(std_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    handler.addFilter(_is_told)
+    verbose, quiet = _folders("rsa_jax", "clu"), _folders("orbax")
+    program = getattr(sys.modules["__main__"], "__file__", None)
+
+    def is_printed(record: std_logging.LogRecord) -> bool:
+        path = Path(record.pathname)
+        if quiet & set(path.parents):
+            return record.levelno >= std_logging.ERROR
+        ours = record.pathname == program or verbose & set(path.parents)
+        return bool(ours) or record.levelno >= std_logging.WARNING
+
+    handler.addFilter(is_printed)
 
 
-def _is_told(record: std_logging.LogRecord) -> bool:
-    if "orbax" in record.pathname:
-        return record.levelno >= std_logging.ERROR
-    ours = any(name in record.pathname for name in ("rsa_jax", "clu", "main.py"))
-    return ours or record.levelno >= std_logging.WARNING
+def _folders(*packages: str) -> set[Path]:
+    """Folders of installed packages."""
+    specs = [importlib.util.find_spec(package) for package in packages]
+    return {Path(folder) for spec in specs if spec for folder in spec.submodule_search_locations or ()}

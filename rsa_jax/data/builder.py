@@ -20,17 +20,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import av
-import tensorflow as tf
-import tensorflow_datasets as tfds
-from absl import logging
-from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
-from tqdm import tqdm
-
 from rsa_jax.data.clip import HEIGHT, QUALITY, STRIDE, WIDTH, Clip, encode_clip
 from rsa_jax.data.report import Report, SplitReport
 from rsa_jax.data.shards import Shards
+from rsa_jax.extras import missing
 from rsa_jax.files import write_json
+
+try:
+    import av
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+    from absl import logging
+    from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
+    from tqdm import tqdm
+except ModuleNotFoundError as error:
+    raise missing(error, "train") from error
 
 # TensorFlow only reads data here; otherwise it would take the accelerators' memory from JAX.
 tf.config.set_visible_devices([], "GPU")

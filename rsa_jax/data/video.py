@@ -6,10 +6,16 @@ import pathlib
 import re
 from collections.abc import Iterable, Iterator
 
-import av
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+
+from rsa_jax.extras import missing
+
+try:
+    import av
+    from PIL import Image
+except ModuleNotFoundError as error:
+    raise missing(error, "train") from error
 
 Frame = UInt8[np.ndarray, "H W 3"]
 

@@ -3,7 +3,7 @@
 from rsa_jax.nn.convolutions import Conv2Plus1D, ShiftedConv, SpaceTimeConv
 from rsa_jax.nn.involution import Involution
 from rsa_jax.nn.lambda_layer import LambdaLayer
-from rsa_jax.nn.network import TSNResNet, create_model
+from rsa_jax.nn.network import RSANet, TSNResNet, create_model
 from rsa_jax.nn.rsa import RSA, FactorizedRSA
 from rsa_jax.nn.self_attention import SelfAttention
 
@@ -13,6 +13,7 @@ __all__ = [
     "FactorizedRSA",
     "Involution",
     "LambdaLayer",
+    "RSANet",
     "SelfAttention",
     "ShiftedConv",
     "SpaceTimeConv",

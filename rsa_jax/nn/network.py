@@ -1,6 +1,6 @@
 """TSN-ResNet for video, with a transform in any of its blocks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from rsa_jax import ops
 from rsa_jax.nn.layers import BatchNorm, SpatialConv, StochasticDepth, average_pool
 from rsa_jax.nn.registry import TransformFactory, transform_factory
+from rsa_jax.nn.settings import model_config
 
 STAGE_SIZES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 # Output channels of a bottleneck, as a multiple of its width.
@@ -139,6 +140,37 @@ class TSNResNet(nnx.Module):
                 x = apply(block, x, rngs)
             maps.append(x)
         return maps
+
+
+def RSANet(num_classes: int, *, rngs: nnx.Rngs, **fields: Any) -> TSNResNet:
+    """The network of the paper, by default RSANet-R50, in training mode.
+
+    Args:
+        num_classes: of the classifier.
+        rngs: for the initial weights.
+        fields: other fields of `settings.model_config`, such as `depth=101`, `rsa={"num_queries": 4}` or
+            `transform="tsm"`.
+
+    Raises:
+        ValueError: If a field is unknown or has an invalid value.
+    """
+    config = model_config()
+    _set_fields(config, {"num_classes": num_classes, **fields}, "")
+    return create_model(config, rngs=rngs)
+
+
+def _set_fields(config: ConfigDict, fields: Mapping[str, Any], prefix: str) -> None:
+    for name, value in fields.items():
+        if name not in config:
+            raise ValueError(f"{prefix}{name}: expected one of the fields {', '.join(sorted(config))}")
+        if isinstance(config[name], ConfigDict):
+            _set_fields(config[name], value, f"{prefix}{name}.")
+            continue
+        try:
+            config[name] = value
+        except TypeError as error:
+            expected = type(config[name]).__name__
+            raise ValueError(f"{prefix}{name}: expected a value of type {expected}, got {value!r}") from error
 
 
 def create_model(config: ConfigDict, *, rngs: nnx.Rngs) -> TSNResNet:

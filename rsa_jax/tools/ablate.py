@@ -29,6 +29,7 @@ import matplotlib
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
+from rsa_jax.errors import in_one_line
 from rsa_jax.files import complete, write_json
 from rsa_jax.flags import CONFIG, OUT
 from rsa_jax.logs import setup_logging
@@ -390,10 +391,8 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
     setup_logging()
     folder = Path(OUT.value or "").expanduser() / (STUDY.value or "")
-    try:
+    with in_one_line(RuntimeError):
         study(CONFIG.value, STUDIES[STUDY.value or ""], SEEDS.value, folder, VARIANTS.value)
-    except (ImportError, ValueError, RuntimeError) as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from error
     print((folder / "table.md").read_text())
     print(f"Table and plot are in {folder}.")
 

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from rsa_jax.data.augment import to_pixels
 from rsa_jax.data.pipeline import Batch, clip_ids, load_info, train_batches
+from rsa_jax.errors import in_one_line
 from rsa_jax.flags import CONFIG, OUT
 from rsa_jax.logs import setup_logging
 from rsa_jax.tools.pictures import Row, draw_rows
@@ -82,11 +83,9 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
     setup_logging()
-    try:
+    with in_one_line(RuntimeError):
         rows = clip_rows(CONFIG.value, STEP.value, CLIPS.value)
         draw_rows(rows, Path(OUT.value or ""))
-    except (ValueError, RuntimeError, OSError) as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from error
     print(f"{len(rows)} clips of step {STEP.value} of {CONFIG.value.data.name}, as trained on: {OUT.value}")
 
 

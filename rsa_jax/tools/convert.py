@@ -22,6 +22,7 @@ from typing import Any
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from rsa_jax.errors import in_one_line
 from rsa_jax.flags import CONFIG
 from rsa_jax.logs import setup_logging
 from rsa_jax.nn.network import STAGE_SIZES, count_parameters
@@ -142,15 +143,13 @@ def main(argv: list[str]) -> None:
     source, target = (Path(argument).expanduser() for argument in argv[1:])
     if LABEL_NAMES.value and (source.is_dir() or target.suffix in FORMATS):
         raise app.UsageError("--label_names is for a workdir that is made of weights")
-    try:
+    with in_one_line():
         if source.is_dir():
             _out_of_workdir(source, target)
         elif target.suffix in FORMATS:
             write_state_dict(target, read_state_dict(source))
         else:
             _into_workdir(source, target)
-    except (ValueError, ImportError, OSError) as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from jaxtyping import Float
 from rsa_jax.data.parallel import WorkerDiedError, parallel_map
 from rsa_jax.data.segments import Reading, Segment, Video, try_video
 from rsa_jax.data.sources import list_videos
+from rsa_jax.errors import in_one_line
 from rsa_jax.files import printable, write_json
 
 # Maximum number of parts in the image of one video, and in the animation of all videos; more are subsampled evenly.
@@ -205,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed: list[str] = []
     videos: list[dict[str, Any]] = []
     moving: list[Prediction] = []
-    try:
+    with in_one_line(WorkerDiedError):
         predictor = Predictor(args.workdir, args.checkpoint)
         reading = dataclasses.replace(predictor.reading, window=args.window, hop=args.hop)
         if reading.sampling == "published" and args.window and args.window <= reading.num_frames:
@@ -239,8 +240,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_json(args.json, run | {"videos": videos, "failed": failed})
         if moving:
             draw_gif(moving, reading.num_frames, args.out)
-    except (ValueError, OSError, WorkerDiedError) as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from error
     if failed:
         print(f"{len(failed)} of {len(failed) + len(videos)} videos could not be read.", file=sys.stderr)
     return 1 if failed else 0

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from rsa_jax.errors import in_one_line
 from rsa_jax.tools.pictures import Row, check_picture, draw_rows
 from rsa_jax.training.checkpoints import read_config
 from rsa_jax.training.run import restore_run
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint", default="best", help="best, latest or a step (%(default)s)")
     parser.add_argument("--data_dir", help="where the prepared data set lies now, if it has moved")
     args = parser.parse_args(argv)
-    try:
+    with in_one_line(RuntimeError):
         check_picture(args.out)
         if args.clips < 1:
             raise ValueError(f"--clips: expected a positive number, got {args.clips}")
@@ -60,8 +61,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             config.data.data_dir = args.data_dir
         run, state = restore_run(config, args.workdir, args.checkpoint)
         batch = next(run.eval_batches())
-    except (ValueError, RuntimeError) as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from error
     output = run.eval_step(state.params, state.batch_stats, to_devices(run.mesh, batch), View())
     count = min(args.clips, int(batch["mask"].sum()))
     probabilities = np.asarray(jax.nn.softmax(output["logits"]))[:count]

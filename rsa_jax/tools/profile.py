@@ -23,6 +23,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from rsa_jax.chips import CHIPS, Chip, Cost, compile_for
+from rsa_jax.errors import in_one_line
 from rsa_jax.flags import CONFIG
 from rsa_jax.logs import setup_logging
 from rsa_jax.nn.layers import BatchNorm
@@ -286,16 +287,14 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unknown arguments: {argv[1:]}")
     setup_logging()
     config = CONFIG.value
-    try:
+    with in_one_line():
         costs = profile(config)
-    except ValueError as error:
-        raise SystemExit(f"ValueError: {error}") from error
     times = measure_layers(config, costs) if TIME.value else []
     print("\n".join(_table(costs, times)))
     parameters, multiply_adds = sum(c.parameters for c in costs) / 1e6, sum(c.multiply_adds for c in costs) / 1e9
     print(f"\n{parameters:.3f} M parameters, {multiply_adds:.3f} G multiply-adds")
     chip = CHIPS[TARGET.value] if TARGET.value else None
-    try:
+    with in_one_line(RuntimeError):
         device = chip.mesh().devices.flat[0] if chip else jax.devices()[0]
         print(f"{saved_bytes(config, device) / MIB:.4g} MiB kept for the backward pass")
         if times:
@@ -303,8 +302,6 @@ def main(argv: list[str]) -> None:
             print(f"The whole network on {kind}: forward {network.forward:.3g} s, with gradients {network.both:.3g} s")
         for line in fitting(config, chip) if chip else ():
             print(line, flush=True)
-    except (RuntimeError, ValueError) as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from rsa_jax.errors import in_one_line
 from rsa_jax.training.checkpoints import read_config
 
 
@@ -32,10 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Prints the summary."""
     parser = argparse.ArgumentParser("rsa_jax.tools.summary", description=__doc__)
     parser.add_argument("--workdir", type=Path, required=True, help="of a run")
-    try:
+    with in_one_line():
         print(summarize(parser.parse_args(argv).workdir))
-    except ValueError as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from error
 
 
 if __name__ == "__main__":

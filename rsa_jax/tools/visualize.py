@@ -28,6 +28,7 @@ from ml_collections import ConfigDict
 
 from rsa_jax.data.augment import square_crop, to_pixels
 from rsa_jax.data.segments import Reading, read_video, stored_as
+from rsa_jax.errors import in_one_line
 from rsa_jax.files import printable
 from rsa_jax.logs import setup_logging
 from rsa_jax.nn.network import TSNResNet
@@ -296,11 +297,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Draws the figure."""
     args = _parse(argv)
     setup_logging()
-    try:
+    with in_one_line(RuntimeError):
         check_picture(args.out)
         print(f"{draw_clip(args)} drawn in {args.out}")
-    except (ValueError, RuntimeError, OSError) as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from error
 
 
 if __name__ == "__main__":

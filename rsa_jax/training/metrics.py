@@ -10,11 +10,16 @@ from pathlib import Path
 import jax
 import numpy as np
 from absl import logging
-from clu import metric_writers, parameter_overview, periodic_actions
 
+from rsa_jax.extras import missing
 from rsa_jax.files import complete
 from rsa_jax.training.state import PyTree
 from rsa_jax.training.step import Metrics
+
+try:
+    from clu import metric_writers, parameter_overview, periodic_actions
+except ModuleNotFoundError as error:
+    raise missing(error, "train") from error
 
 
 class NonFiniteLossError(RuntimeError):

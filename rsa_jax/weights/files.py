@@ -22,7 +22,7 @@ class Format(NamedTuple):
     write: Callable[[Path, StateDict], None]
 
 
-def read_state_dict(path: Path) -> StateDict:
+def read_state_dict(path: str | Path) -> StateDict:
     """Arrays of a weight file by name; a leading "module." of the names is removed.
 
     Args:
@@ -33,6 +33,7 @@ def read_state_dict(path: Path) -> StateDict:
         ValueError: If the file does not exist, cannot be read or holds no weights, or the extension is unknown.
         ImportError: a file of PyTorch, without PyTorch.
     """
+    path = Path(path)
     file_format = _format(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file of weights")
@@ -51,7 +52,7 @@ def read_state_dict(path: Path) -> StateDict:
         raise ValueError(f"{path}: {error}") from error
 
 
-def write_state_dict(path: Path, state_dict: StateDict) -> None:
+def write_state_dict(path: str | Path, state_dict: StateDict) -> None:
     """Writes a weight file atomically: it is complete or absent.
 
     A PyTorch file has the layout of the released ones: names begin with "module." and are nested under "state_dict",
@@ -65,6 +66,7 @@ def write_state_dict(path: Path, state_dict: StateDict) -> None:
         ValueError: If the file exists or the extension is unknown.
         ImportError: a file of PyTorch, without PyTorch.
     """
+    path = Path(path)
     file_format = _format(path)
     if path.exists():
         raise ValueError(f"{path} exists already")

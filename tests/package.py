@@ -1,0 +1,96 @@
+"""Builds wheel and sdist, and uses the wheel in an environment with the base package's requirements only.
+
+python -m tests.package, or make test-package
+"""
+
+import subprocess
+import sys
+import tarfile
+import tempfile
+import textwrap
+import venv
+import zipfile
+from pathlib import Path
+
+from tests.test_main import ROOT
+
+# Run in a folder without this repository.
+CODE = """
+import importlib.util, sys
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from flax import nnx
+import rsa_jax
+
+layer = rsa_jax.RSA(8, num_queries=2, kernel_size=(3, 3, 3), rngs=nnx.Rngs(0))
+x = jax.random.normal(jax.random.key(0), (1, 4, 5, 5, 8))
+assert layer(x).shape == x.shape
+kernels = layer.kernels(x, (1, 2, 2))
+assert {name: kernel.shape for name, kernel in kernels.items()} == dict.fromkeys(kernels, (1, 2, 3, 3, 3))
+assert set(kernels) == {"basic", "relational"}
+
+small = dict(stage_sizes=(1,), positions=((0,),), width=8, rsa={"num_queries": 2, "kernel_size": (3, 3, 3)})
+networks = [rsa_jax.RSANet(5, rngs=nnx.Rngs(seed), **small) for seed in (0, 1)]
+rsa_jax.weights.write_state_dict("weights.safetensors", rsa_jax.weights.to_torch(networks[0]))
+rsa_jax.weights.load_torch(networks[1], rsa_jax.weights.read_state_dict("weights.safetensors"))
+clips = jnp.ones((1, 2, 32, 32, 3))
+logits = []
+for network in networks:
+    network.eval()
+    logits.append(network(clips))
+    assert network.feature_maps(clips)[-1].shape == (1, 2, 8, 8, 32)
+assert np.array_equal(*logits)
+
+for package in ("tensorflow", "clu", "av", "matplotlib", "torch"):
+    assert importlib.util.find_spec(package) is None, package
+try:
+    import rsa_jax.data.builder
+except ImportError as error:
+    assert "pip install 'rsa-jax[train]'" in str(error), error
+else:
+    raise AssertionError("data sets without TensorFlow")
+"""
+
+
+def run(*command: str | Path, folder: Path = ROOT) -> str:
+    """The output of a command, which must succeed."""
+    result = subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def main() -> None:
+    """Builds, installs and uses the package."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT)
+        (wheel,) = folder.glob("*.whl")
+        with zipfile.ZipFile(wheel) as contents:
+            names = contents.namelist()
+        for needed in ("rsa_jax/py.typed", "rsa_jax/report/report.css", "rsa_jax/ops/gpu/forward.py"):
+            assert needed in names, needed
+        build = f"import setuptools.build_meta as build; build.build_sdist({str(folder)!r})"
+        builder = folder / "builder"
+        venv.create(builder, with_pip=True)
+        run(builder / "bin" / "pip", "install", "--quiet", "setuptools>=77")
+        run(builder / "bin" / "python", "-c", build)
+        (sdist,) = folder.glob("*.tar.gz")
+        with tarfile.open(sdist) as archive:
+            assert any(path.endswith("rsa_jax/nn/rsa.py") for path in archive.getnames())
+
+        environment = folder / "environment"
+        venv.create(environment, with_pip=True)
+        run(environment / "bin" / "pip", "install", "--quiet", wheel, "-c", ROOT / "requirements.txt")
+        print(run(environment / "bin" / "python", "-c", textwrap.dedent(CODE), folder=folder), end="")
+        command = environment / "bin" / "rsa-jax"
+        assert "prepare a data set" in run(command, "--help", folder=folder)
+        missing = subprocess.run([command, "train"], cwd=folder, capture_output=True, text=True)
+        assert missing.returncode == 1
+        assert "pip install 'rsa-jax[train]'" in missing.stderr, missing.stderr
+    print("The package works by itself.")
+
+
+if __name__ == "__main__":
+    main()

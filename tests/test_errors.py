@@ -1,0 +1,73 @@
+"""Mistakes of the user in one line; the traceback of everything else."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+import rsa_jax
+from rsa_jax.errors import in_one_line
+from rsa_jax.ops.windows import check_kernel_size, windows
+from rsa_jax.training.metrics import NonFiniteLossError
+from tests.test_main import ROOT
+
+
+def test_an_error_of_this_project_is_one_line():
+    with pytest.raises(SystemExit, match=r"^ValueError: kernel_size: expected three odd numbers"), in_one_line():
+        check_kernel_size((2, 3, 3))
+
+
+def test_a_missing_file_is_one_line(tmp_path):
+    with pytest.raises(SystemExit, match=r"^FileNotFoundError: .*no_such_file"), in_one_line():
+        (tmp_path / "no_such_file").read_text()
+
+
+def test_an_error_of_a_library_keeps_its_traceback():
+    layer = rsa_jax.RSA(8, rngs=nnx.Rngs(0))
+    layer.H2 = nnx.Param(jnp.zeros((3, 1)))  # a bug in a layer: shapes that do not fit
+    with pytest.raises((TypeError, ValueError)), in_one_line(TypeError):
+        layer(jnp.zeros((1, 2, 4, 4, 8)))
+
+
+def test_an_error_of_python_in_this_project_keeps_its_traceback():
+    with pytest.raises(ValueError, match="not enough values to unpack"), in_one_line():
+        windows(jnp.zeros((2, 3)), (1, 1, 1))
+
+
+def test_other_types_have_to_be_named():
+    def fail():
+        raise NonFiniteLossError("x")  # not raised by the package
+
+    with pytest.raises(NonFiniteLossError), in_one_line(NonFiniteLossError):
+        fail()
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_command_names_its_programs():
+    assert "prepare a data set" in run("rsa_jax.cli", "--help").stdout
+    unknown = run("rsa_jax.cli", "tran")
+    assert unknown.returncode == 1
+    assert "there is no program 'tran'" in unknown.stderr
+    workdir = Path("/no/such/workdir")
+    summary = run("rsa_jax.cli", "summary", "--workdir", str(workdir))
+    assert summary.returncode == 1
+    assert "Traceback" not in summary.stderr
+    assert str(workdir) in summary.stderr
+
+
+def test_a_network_from_keyword_arguments():
+    small = {"stage_sizes": (1,), "positions": ((0,),), "width": 8, "rsa": {"num_queries": 2, "kernel_size": (3, 3, 3)}}
+    network = rsa_jax.RSANet(5, rngs=nnx.Rngs(0), **small)
+    assert network(jnp.zeros((1, 2, 32, 32, 3)), nnx.Rngs(dropout=0)).shape == (1, 5)
+    with pytest.raises(ValueError, match="^depht: expected one of the fields batch_norm_clips, "):
+        rsa_jax.RSANet(5, rngs=nnx.Rngs(0), depht=18)
+    with pytest.raises(ValueError, match=r"^rsa\.queries: expected one of the fields"):
+        rsa_jax.RSANet(5, rngs=nnx.Rngs(0), rsa={"queries": 2})
+    with pytest.raises(ValueError, match="^width: expected a value of type int, got 'wide'"):
+        rsa_jax.RSANet(5, rngs=nnx.Rngs(0), width="wide")
