@@ -254,7 +254,7 @@ def write(chip: Chip, versions: str, results: Mapping[str, Any]) -> None:
             for part in cost["operations"]:
                 amount = 1e3 * part["cycles"] / chip.clock if chip.clock else part["traffic"] / 1e9
                 operations.append([name, amount, part["kind"], f"`{part['result'][:60]}`", f"`{part['source'][-60:]}`"])
-    title = f"{chip.name}, bfloat16, {CLIPS} clips of {FRAMES} x {SIDE}² unless said"
+    title = f"{chip.name}, bfloat16, {CLIPS} clips of {FRAMES} x {SIDE}² unless noted"
     unit = "ms" if chip.clock else "GB"
     parts = [f"{title}\n\n{table(header, rows)}"]
     if exchanges:
@@ -271,8 +271,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Compiles and reports."""
     parser = argparse.ArgumentParser("benchmarks.accelerators", description=__doc__)
     parser.add_argument("--chip", choices=list(CHIPS), required=True)
-    parser.add_argument("--only", nargs="+", default=[""], help="programs whose names begin so")
-    parser.add_argument("--again", action="store_true", help="compile what has a result, too")
+    parser.add_argument("--only", nargs="+", default=[""], help="only programs whose names start with one of these")
+    parser.add_argument("--again", action="store_true", help="recompile programs that already have a result")
     args = parser.parse_args(argv)
     chip = CHIPS[args.chip]
     path = RESULTS / f"accelerators_{chip.name}.json"

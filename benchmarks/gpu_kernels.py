@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             columns = ("programs", "threads", "registers", "spilled", "shared")
             rows.append([name, f"`{kernel['kernel']}`", *(kernel[column] for column in columns), share])
     header = ["", "kernel", "programs", "threads", "registers", "bytes spilled", "shared memory, bytes", "occupancy"]
-    title = f"Kernels of RSA, {chip.name}, bfloat16 unless said, {CLIPS} clips of {FRAMES} frames"
+    title = f"Kernels of RSA, {chip.name}, bfloat16 unless noted, {CLIPS} clips of {FRAMES} frames"
     text = f"{title}\n\n{table(header, rows)}\n\nBy the compilers of {compilers(chip)}; nothing was run."
     print(text)
     stem = RESULTS / f"gpu_kernels_{chip.name}"

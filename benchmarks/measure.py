@@ -40,10 +40,12 @@ def interleaved(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> di
 def add_flags(parser: argparse.ArgumentParser, *, repeats: int) -> None:
     """Adds the flags of the benchmarks with a PyTorch baseline."""
     parser.add_argument("--repeats", type=int, default=repeats, help="turns (%(default)s)")
-    parser.add_argument("--batch", type=int, default=1, help="clips (%(default)s)")
-    parser.add_argument("--frames", type=int, default=8, help="of a clip (%(default)s)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of products (%(default)s)")
-    parser.add_argument("--compile", action="store_true", help="the peer by torch.compile")
+    parser.add_argument("--batch", type=int, default=1, help="clips per batch (%(default)s)")
+    parser.add_argument("--frames", type=int, default=8, help="frames per clip (%(default)s)")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="dtype of matrix products (%(default)s)"
+    )
+    parser.add_argument("--compile", action="store_true", help="compile the PyTorch baseline with torch.compile")
 
 
 def native_implementations() -> list[str]:

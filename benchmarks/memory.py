@@ -38,7 +38,7 @@ def analysis(program: jax.stages.Compiled) -> Any:
     """The compiler's memory analysis, in bytes."""
     found = program.memory_analysis()
     if found is None:
-        raise SystemExit(f"The compiler for {jax.default_backend()} tells nothing about memory.")
+        raise SystemExit(f"The compiler for {jax.default_backend()} does not report memory.")
     return found
 
 

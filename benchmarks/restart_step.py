@@ -55,7 +55,7 @@ def main() -> None:
         (epoch, rate, restart, rest, restart / (restart + rest))
         for epoch, (rate, restart, rest) in enumerate(measure(args.epochs, args.data_dir), 2)
     ]
-    header = ["epoch", "scheduled rate", "restart step", "rest of the epoch", "share of the restart step"]
+    header = ["epoch", "scheduled rate", "restart step", "rest of the epoch", "fraction of the restart step"]
     report("restart_step", {"Distances that the parameters move": table(header, rows)}, rows)
 
 

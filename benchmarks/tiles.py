@@ -131,7 +131,7 @@ def write(chip: Chip, results: dict[str, Any]) -> None:
         ratios = [part["model"] / part["bundles"] for part in both]
         rows.append([name, "{} x {}".format(*result["tile"]), *milliseconds, *ratios, result["vmem"] / MIB])
     header = ["", "tile", "forward, ms", "gradients, ms", "model, forward", "model, gradients", "VMEM, MiB"]
-    title = f"Kernels of RSA, {chip.name}, bfloat16 unless said, {CLIPS} clips of {FRAMES} frames; bundles as cycles"
+    title = f"Kernels of RSA, {chip.name}, bfloat16 unless noted, {CLIPS} clips of {FRAMES} frames; bundles as cycles"
     text = f"{title}\n\n{table(header, rows)}\n\nBy the compilers of {compilers(chip)}; nothing was run."
     print(text)
     stem = RESULTS / f"tiles_{chip.name}"

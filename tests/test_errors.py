@@ -16,7 +16,7 @@ from tests.test_main import ROOT
 
 
 def test_an_error_of_this_project_is_one_line():
-    with pytest.raises(SystemExit, match=r"^ValueError: kernel_size: expected three odd numbers"), in_one_line():
+    with pytest.raises(SystemExit, match=r"^ValueError: kernel_size: expected odd sizes: three"), in_one_line():
         check_kernel_size((2, 3, 3))
 
 

@@ -213,7 +213,7 @@ def test_sigterm_saves_and_exits(tmp_path, data_dir, config):
     process.send_signal(signal.SIGTERM)
     output = finish(process)
     checkpoints = Checkpoints(tmp_path, config.checkpoint)
-    assert f"after step {checkpoints.latest()}" in output
+    assert f"step {checkpoints.latest()} is saved" in output
     checkpoints.close()
 
 
@@ -245,7 +245,7 @@ def test_another_configuration_is_refused_in_words(data_dir, undisturbed):
     process = command(undisturbed, data_dir, "--config.batch_size=8")
     output, _ = process.communicate()
     assert process.returncode == 1
-    assert "batch_size: 16 there, 8 here" in output
+    assert "batch_size: saved 16, current 8" in output
     assert "Traceback" not in output
 
 
@@ -293,7 +293,7 @@ def test_two_processes_train_and_evaluate_together_and_stop_together(tmp_path, d
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model.batch_norm_clips": 5}, "batch_norm_clips: a batch of 16 clips is no multiple of 5"),
+        ({"model.batch_norm_clips": 5}, "batch_norm_clips: a batch of 16 clips is not a multiple of 5"),
         ({"eval.every_epochs": 0}, "eval.every_epochs: expected at least 1, got 0"),
         ({"eval.num_clips": 0}, "eval.num_clips: expected at least 1, got 0"),
         ({"eval.num_crops": 2}, r"eval.num_crops: expected one of \(1, 3\), got 2"),
@@ -326,7 +326,7 @@ def test_a_damaged_data_set_ends_training_and_names_the_file(tmp_path, config, d
 
 def test_evaluation_of_another_network_is_refused(undisturbed, config):
     config.model.width = 16
-    with pytest.raises(WorkdirError, match="model.width: 8 there, 16 here"):
+    with pytest.raises(WorkdirError, match="model.width: saved 8, current 16"):
         evaluate_checkpoint(config, undisturbed)
 
 

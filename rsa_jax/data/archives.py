@@ -67,7 +67,7 @@ def find_archives(root: pathlib.Path) -> Archives:
     for path in sorted(_files(root)):
         part = _PART.fullmatch(path.name)
         if path.suffix.lower() == ".rar":
-            raise ArchiveError(f"{path}: unpack it first (unrar x {path.name}), rar files are not read here")
+            raise ArchiveError(f"{path}: rar archives are not supported; unpack it first (unrar x {path.name})")
         if path.name.lower().endswith(_SUFFIXES):
             found[str(path)].append(path)
         elif part:
@@ -94,7 +94,7 @@ def _check_parts(name: str, parts: Sequence[str]) -> None:
     numbers = {int(part) for part in parts if part.isdecimal()}
     missing = sorted(set(range(min(numbers | {1}), max(numbers | {0}))) - numbers)
     if missing:
-        raise ArchiveError(f"{name}: of its parts up to {max(numbers)}, {', '.join(map(str, missing))} are missing")
+        raise ArchiveError(f"{name}: missing parts {', '.join(map(str, missing))} of {max(numbers)}")
 
 
 def unpack_all(archives: Archives, target: pathlib.Path) -> None:

@@ -204,13 +204,13 @@ class ClipBuilder(FileReaderBuilder):
         report = self.report()
         if report.problems() and not self.builder_config.allow_missing:
             wrong = "; ".join(report.problems())
-            raise PreparationError(f"{report.text()}\n{wrong}. --allow_missing prepares what is there.")
+            raise PreparationError(f"{report.text()}\n{wrong}. Use --allow_missing to prepare the available clips.")
         for split, clips in self.clips().items():
             if not clips:
                 raise PreparationError(f"Split {split!r} holds no clip.")
-            _refuse(f"Split {split!r} lists twice", [clip.id for clip in clips])
+            _refuse(f"Split {split!r}, listed more than once:", [clip.id for clip in clips])
         sources = [f"{clip.source} {clip.seconds or ''}".strip() for clips in self.clips().values() for clip in clips]
-        _refuse("More than one place in the lists stands for", sources)
+        _refuse("Listed more than once:", sources)
         _ = self.directional  # raises if its classes are unknown
 
     def _plan(self) -> dict[str, Any]:
@@ -247,11 +247,11 @@ class ClipBuilder(FileReaderBuilder):
         if 0 in kept.values():
             message = f"Split {min(kept, key=kept.__getitem__)!r}: none of its clips could be decoded"
         elif failed > allowed * total:
-            share = f"a share of {failed / total:.3f}, allowed are {allowed} (max_failed_share)"
+            share = f"fraction {failed / total:.3f}; at most {allowed} allowed (max_failed_share)"
             message = f"{failed} of {total} clips could not be decoded: {share}"
         if message:
             raise PreparationError(
-                f"{self.report().text()}\n{message}. No data set was made; what was decoded is kept for the next try."
+                f"{self.report().text()}\n{message}. No data set was created; decoded clips are kept for the next try."
             )
 
     def _place(self, split: str, shards: Shards) -> tfds.core.SplitInfo:
@@ -310,7 +310,7 @@ def _begin(work: pathlib.Path, plan: dict[str, Any]) -> None:
         return
     if before:
         differing = ", ".join(name for name in plan if plan[name] != before.get(name))
-        message = f"What an interrupted preparation has left does not fit any more ({differing}): beginning anew."
+        message = f"Discarding an interrupted preparation with different settings ({differing}); starting again."
         tqdm.write(message, file=sys.stderr)
     if work.exists():
         shutil.rmtree(work)
@@ -353,7 +353,7 @@ def open_prepared(path: pathlib.Path) -> tfds.core.DatasetBuilder:
         _check_files(path, builder.info.metadata)
     except Exception as error:
         raise PreparationError(
-            f"The data set in {path} is not whole ({type(error).__name__}: {error}). "
+            f"The data set in {path} is incomplete or damaged ({type(error).__name__}: {error}). "
             "Prepare it again with --overwrite, or remove that folder."
         ) from error
     return builder
@@ -367,7 +367,7 @@ def _locked(folder: pathlib.Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            tqdm.write(f"Waiting for another process that prepares {folder}.", file=sys.stderr)
+            tqdm.write(f"Waiting for another process that is preparing {folder}.", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -52,7 +52,7 @@ def _open(data: ConfigDict) -> tfds.core.DatasetBuilder:
     builder = data.name.partition("/")[0]
     if not path.is_dir() and builder == "motion":
         config = make_config(path)
-        print(f"Data set {data.name!r} is drawn once, to {path} ...", flush=True)
+        print(f"Generating data set {data.name!r} in {path} (first use only) ...", flush=True)
         prepare(lambda: make_builder(path, config), path)
     elif not path.is_dir():
         known = "" if builder in BUILDERS else f" (it is none of {', '.join(BUILDERS)})"
@@ -211,7 +211,9 @@ def _until_damage(batches: Iterator[Batch], damage: Callable[[int], str | None])
             raise
         with quiet():
             message = damage(done)
-        raise PreparationError(message or f"A batch could not be read, but then could: {_reason(error)}.") from error
+        raise PreparationError(
+            message or f"A batch could not be read, but a second attempt succeeded: {_reason(error)}."
+        ) from error
 
 
 def _reason(error: Exception) -> str:

@@ -57,7 +57,7 @@ def _find_below(root: pathlib.Path, wanted: Collection[str]) -> tuple[dict[str, 
                 extra.append(str(path))
     if twice:
         some = "; ".join(twice[:5])
-        raise ValueError(f"{len(twice)} clips are there twice (keep one, or narrow the source): {some}")
+        raise ValueError(f"{len(twice)} duplicate clips (keep one of each, or narrow the source): {some}")
     return found, extra
 
 

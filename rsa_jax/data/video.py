@@ -84,7 +84,7 @@ def _within(
         if frame.time is not None:
             times.append(frame.time - zero)
         elif seconds:
-            raise ValueError("its frames have no times, which a part of a video is found by")
+            raise ValueError("frames have no timestamps, so a time range cannot be read")
         if seconds and times[-1] >= seconds[1]:
             return
         if not seconds or times[-1] >= start:
@@ -141,7 +141,7 @@ def read_frames(
     count = 0
     try:
         if path.is_dir() and seconds:
-            raise ValueError("a folder of frames has no times to find a part of it by")
+            raise ValueError("a folder of frames has no timestamps, so a time range cannot be read")
         frames = _folder_frames(path, size, stride) if path.is_dir() else _file_frames(path, size, seconds, stride)
         for frame in frames:
             yield frame

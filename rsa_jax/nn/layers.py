@@ -112,7 +112,7 @@ class BatchNorm(nnx.Module):
             return ops.normalize(x, *statistics, self.scale[...], self.bias[...], self.epsilon)
         batch, clips = x.shape[0], self.clips or x.shape[0]
         if batch % clips:
-            raise ValueError(f"batch_norm_clips: a batch of {batch} clips is no multiple of {clips}")
+            raise ValueError(f"batch_norm_clips: a batch of {batch} clips is not a multiple of {clips}")
         y, mean, var = ops.normalize_batch(
             x,
             self.scale[...],

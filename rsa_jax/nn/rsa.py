@@ -201,7 +201,7 @@ class RSA(nnx.Module):
 
     def _clips(self, x: Float[Array, "B *N C"]) -> Float[Array, "B T H W C"]:
         if x.ndim != len(self.input_axes.split()):
-            raise ValueError(f"expected an input {self.input_axes} for such a window, got shape {x.shape}")
+            raise ValueError(f"expected input axes {self.input_axes} for this window, got shape {x.shape}")
         return x.reshape(x.shape[0], *_as_clip(x.shape[1:-1]), x.shape[-1])
 
     def weights(self, dtype: DTypeLike) -> RSAWeights:
@@ -279,8 +279,8 @@ def _check_combination(
     width: int, latent_dim: int | None, decomposed: bool, relation_groups: int | None, kernel: str
 ) -> None:
     if kernel == "V" and latent_dim not in (None, width):
-        raise ValueError(f"latent_dim: kernel 'V' does not decompose P and has none, got {latent_dim}")
+        raise ValueError(f"latent_dim: not used by kernel 'V' (P is not decomposed), got {latent_dim}")
     if kernel == "V" and relation_groups is not None:
         raise ValueError(f"relation_groups: kernel 'V' has no relation, got {relation_groups}")
     if not decomposed and latent_dim is not None:
-        raise ValueError(f"latent_dim: without a decomposition (decomposed=False) there is none, got {latent_dim}")
+        raise ValueError(f"latent_dim: not used with decomposed=False, got {latent_dim}")

@@ -19,15 +19,15 @@ def check_kernel_size(kernel_size: Sequence[int], *, others: bool = False) -> No
     if len(sizes) not in ((1, 2, 3) if others else (3,)) or any(
         not isinstance(size, int) or size < 1 or size % 2 == 0 for size in sizes
     ):
-        expected = "three odd numbers (frames, height, width)"
-        expected += ", two for images (height, width) or one for sequences" if others else ""
+        expected = "odd sizes: three (frames, height, width)"
+        expected += ", two (height, width; images) or one (sequences)" if others else ""
         raise ValueError(f"kernel_size: expected {expected}, got {kernel_size!r}")
 
 
 def check_position(position: Sequence[int], map_size: Sequence[int]) -> None:
     """Raise ValueError unless `position` lies in a feature map of size `map_size`."""
     if len(position) != len(map_size) or not all(0 <= n < size for n, size in zip(position, map_size, strict=True)):
-        names = ("frame", "row", "column")[-len(map_size) :] if len(map_size) > 1 else ("entry",)
+        names = ("frame", "row", "column")[-len(map_size) :] if len(map_size) > 1 else ("index",)
         expected = ", ".join(f"{name} 0 to {size - 1}" for name, size in zip(names, map_size, strict=True))
         raise ValueError(f"position: expected {expected}, got {','.join(map(str, position))}")
 

@@ -51,7 +51,7 @@ STUDY = flags.DEFINE_enum("study", None, list(STUDIES), "Which variants are comp
 VARIANTS = flags.DEFINE_multi_string(
     "variants",
     [],
-    "Name of a variant, or pattern such as 'self-attention*'; may be repeated. Without: all of the study.",
+    "Name of a variant, or pattern such as 'self-attention*'; may be repeated. Default: all variants of the study.",
 )
 SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of every variant, with seeds from config.seed on.", lower_bound=1)
 
@@ -188,7 +188,7 @@ def trials(variants: Sequence[Variant], seeds: Iterable[int], folder: Path) -> l
             workdir = folder / f"{_slug(variant.name)}_seed_{seed}"
             if workdir in made:
                 raise ValueError(
-                    f"Two variants make one folder, {workdir}: {made[workdir].variant!r}, {variant.name!r}"
+                    f"Two variants have the same folder, {workdir}: {made[workdir].variant!r}, {variant.name!r}"
                 )
             made[workdir] = Trial(variant.name, config, workdir)
     return list(made.values())
@@ -223,7 +223,7 @@ def run(trial: Trial) -> None:
     """
     try:
         if not train(trial.config, trial.workdir):
-            raise SystemExit("Stopped by a signal. The same command goes on from here.")
+            raise SystemExit("Stopped by a signal. Run the same command to resume.")
         result = evaluate_checkpoint(trial.config, trial.workdir)
         top1, top5 = result["top1"], result["top5"]
     except NonFiniteLossError as error:
@@ -257,8 +257,8 @@ def _validations(workdir: Path) -> list[tuple[int, float]]:
 
 def write_results(outcomes: Sequence[Outcome], folder: Path) -> None:
     """Writes table.md, table.csv and plot.png."""
-    header = ["variant", "parameters, M", "multiply-adds, G"]
-    header += ["top-1, %", "deviation of top-1", "top-5, %", "deviation of top-5", "top-1 of each seed"]
+    header = ["variant", "parameters, M", "MACs, G"]
+    header += ["top-1, %", "standard deviation", "top-5, %", "standard deviation of top-5", "each seed"]
     rows = [_row(outcome) for outcome in outcomes]
     with complete(folder / "table.md") as partial:
         lines = [header, ["---"] * len(header), *([cell.replace("|", "\\|") for cell in row] for row in rows)]

@@ -24,8 +24,10 @@ from rsa_jax.logs import setup_logging
 from rsa_jax.tools.pictures import Row, draw_rows
 from rsa_jax.training.step import make_augment
 
-CLIPS = flags.DEFINE_integer("clips", 12, "How many.", lower_bound=1)
-STEP = flags.DEFINE_integer("step", 0, "The first clips of this step of the run, and on from there.", lower_bound=0)
+CLIPS = flags.DEFINE_integer("clips", 12, "Number of clips.", lower_bound=1)
+STEP = flags.DEFINE_integer(
+    "step", 0, "Step of the run whose batch the first clip is from; clips of later steps follow.", lower_bound=0
+)
 
 
 def training_clips(config: ConfigDict, step: int, count: int) -> Batch:

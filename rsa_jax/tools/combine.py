@@ -78,7 +78,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("rsa_jax.tools.combine", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("models", type=Path, nargs="+", help="workdirs that were evaluated, or files of scores")
-    add("--weights", type=float, nargs="+", help="of each model (1)")
+    add("--weights", type=float, nargs="+", help="weight of each model (1)")
     add("--out", type=Path, help="file for the combined scores, .npz; the metrics go beside it, as .json")
     args = parser.parse_args(argv)
     args.weights = args.weights or [1.0] * len(args.models)

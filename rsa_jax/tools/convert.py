@@ -82,7 +82,7 @@ def convert_into_workdir(
     guessed = guess_model(state_dict)
     if class_names is not None and len(class_names) != guessed["num_classes"]:
         raise ValueError(
-            f"label_names: expected {guessed['num_classes']} names, as {source} has classes, got {len(class_names)}"
+            f"label_names: expected {guessed['num_classes']} names, one per class of {source}, got {len(class_names)}"
         )
     config = config.copy_and_resolve_references()
     config.model.update(guessed)
@@ -105,7 +105,7 @@ def changed_fields(config: ConfigDict, fields: dict[str, Any], prefix: str = "")
 
 def _into_workdir(source: Path, workdir: Path) -> None:
     if CONFIG.value is None:
-        raise ValueError("a workdir needs --config, a file of configs/: it says the data set and the frames of a clip")
+        raise ValueError("--config is required to create a workdir: it sets the data set and the frames per clip")
     names = read_label_names(Path(LABEL_NAMES.value).expanduser()) if LABEL_NAMES.value else None
     guessed = convert_into_workdir(source, workdir, CONFIG.value, names)
     print(f"Found in {source}:\n  " + "\n  ".join(_said(guessed)))
@@ -142,7 +142,7 @@ def main(argv: list[str]) -> None:
     setup_logging()
     source, target = (Path(argument).expanduser() for argument in argv[1:])
     if LABEL_NAMES.value and (source.is_dir() or target.suffix in FORMATS):
-        raise app.UsageError("--label_names is for a workdir that is made of weights")
+        raise app.UsageError("--label_names is only for creating a workdir from weights")
     with in_one_line():
         if source.is_dir():
             _out_of_workdir(source, target)

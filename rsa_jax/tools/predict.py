@@ -161,12 +161,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("videos", type=Path, nargs="+", metavar="VIDEO", help="files, folders of frames, or folders of either")
     add("--workdir", type=Path, required=True, help="of a run")
     add("--checkpoint", default="best", help="best, latest or a step (%(default)s)")
-    add("--top", type=int, default=5, help="classes to tell (%(default)s)")
-    add("--json", type=Path, help="file for the same as JSON")
-    add("--out", type=Path, help="folder for a picture of each video, or a .gif of all of them")
-    add("--window", type=int, help="frames of a part; without it, a video is one")
+    add("--top", type=int, default=5, help="number of classes to print (%(default)s)")
+    add("--json", type=Path, help="JSON file for the predictions")
+    add("--out", type=Path, help="folder for an image of each video, or a .gif file for all of them")
+    add("--window", type=int, help="frames per part (default: the whole video)")
     add("--hop", type=int, help="frames from the start of a part to that of the next (half the window)")
-    add("--batch_size", type=int, default=8, help="parts that the network sees at once (%(default)s)")
+    add("--batch_size", type=int, default=8, help="parts per batch (%(default)s)")
     add("--workers", type=int, default=os.cpu_count(), help="processes that decode (%(default)s)")
     args = parser.parse_args(argv)
     for name in ("top", "window", "hop", "batch_size", "workers"):
@@ -189,7 +189,9 @@ def _check_outputs(args: argparse.Namespace) -> None:
     from rsa_jax.tools.pictures import check_picture
 
     if args.json and (args.json.is_dir() or not args.json.absolute().parent.is_dir()):
-        raise ValueError(f"--json: {args.json} " + ("is a folder" if args.json.is_dir() else "is in none that exists"))
+        raise ValueError(
+            f"--json: {args.json}: " + ("is a folder" if args.json.is_dir() else "its folder does not exist")
+        )
     if args.gif:
         check_picture(args.out, "gif")
     elif args.out and (args.out.is_file() or args.out.suffix.lower() in (".png", ".jpg", ".jpeg", ".mp4", ".webm")):
@@ -212,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if reading.sampling == "published" and args.window and args.window <= reading.num_frames:
             raise ValueError(
                 f"--window: expected more than {reading.num_frames} frames, got {args.window}: with data.sampling="
-                "published, as the workdir has it, the network sees the first frame alone of shorter parts"
+                "published, as in this workdir, the network sees only the first frame of shorter parts"
             )
         parts = read_parts(find_paths(args.videos), reading, args.workers, failed)
         predictions = (
@@ -224,8 +226,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(as_text(video), flush=True)
             if reading.sampling == "published" and video[-1].part.stop - video[-1].part.start <= reading.num_frames:
                 print(
-                    f"  Note: {video[-1].part}: no more than {reading.num_frames} frames, of which data.sampling="
-                    "published shows the network the first alone.",
+                    f"  Note: {video[-1].part}: at most {reading.num_frames} frames; with data.sampling="
+                    "published, the network sees only the first one.",
                     file=sys.stderr,
                 )
             videos.append(as_json(video))

@@ -37,36 +37,40 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of the videos, frames or archives; for video_folder: CLASS_NAME/CLIP, or train/ and "
         "validation/ with such folders",
     )
-    add("--data_dir", default="~/tensorflow_datasets", help="where prepared data sets lie (%(default)s)")
-    add("--check", action="store_true", default=False, help="say what is there and what is missing; write nothing")
+    add("--data_dir", default="~/tensorflow_datasets", help="folder of prepared data sets (%(default)s)")
+    add("--check", action="store_true", default=False, help="report available and missing clips; write nothing")
     add("--overwrite", action="store_true", default=False, help="replace the prepared data set")
     add("--workers", type=int, default=os.cpu_count(), help="processes that decode (%(default)s)")
     stored = parser.add_argument_group("what is stored")
     add = stored.add_argument
-    add("--height", type=int, help="of the frames in pixels (240)")
-    add("--width", type=int, help="of the frames in pixels (320)")
-    add("--quality", type=int, help="of the JPEG frames, 1 to 100 (90)")
-    add("--stride", type=int, help="store every so-many-th frame of a video (1)")
-    add("--max_failed_share", type=float, help="of clips that cannot be decoded and are left out (0.05)")
+    add("--height", type=int, help="frame height in pixels (240)")
+    add("--width", type=int, help="frame width in pixels (320)")
+    add("--quality", type=int, help="JPEG quality, 1 to 100 (90)")
+    add("--stride", type=int, help="store every STRIDE-th frame of a video (1)")
+    add(
+        "--max_failed_share",
+        type=float,
+        help="maximum fraction of clips that may be left out because they cannot be decoded (0.05)",
+    )
     official = parser.add_argument_group("public data sets")
     add = official.add_argument
     add("--annotations", help="folder of the official annotation files, if they are not in --source")
-    add("--allow_missing", action="store_true", help="prepare what is there of a partial download")
+    add("--allow_missing", action="store_true", help="prepare the available clips of a partial download")
     lists = parser.add_argument_group("lists in the form of TSN")
     add = lists.add_argument
-    add("--train_list", help="list file of lines 'path label' or 'path num_frames label'; goes with")
-    add("--validation_list", help="... the list of the validation clips")
-    add("--label_names", help="file of class names, line i that of label i")
+    add("--train_list", help="training clips: a file of lines 'path label' or 'path num_frames label'")
+    add("--validation_list", help="validation clips, in the same format; required with --train_list")
+    add("--label_names", help="file of class names; line i names label i")
     folder = parser.add_argument_group("video_folder")
     add = folder.add_argument
-    add("--validation_fraction", type=float, help="of every class, without lists (0.1)")
-    add("--split_seed", type=int, help="of that choice (0)")
+    add("--validation_fraction", type=float, help="fraction of every class used for validation, without lists (0.1)")
+    add("--split_seed", type=int, help="seed of the random validation split (0)")
     add(
         "--directional",
         dest="directional_names",
         nargs="+",
         metavar="CLASS[=CLASS]",
-        help="classes that a mirror turns into others, or with = each into the other",
+        help="classes that mirroring changes; A=B: mirroring swaps A and B",
     )
     return parser
 
@@ -123,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        print("Interrupted. Run the same command to resume.", file=sys.stderr)
         return 130
     finally:
         signal.signal(signal.SIGTERM, before)

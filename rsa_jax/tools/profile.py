@@ -262,7 +262,7 @@ def _clip(config: ConfigDict) -> jax.ShapeDtypeStruct:
 
 def _table(costs: Sequence[LayerCost], times: Sequence[Seconds]) -> Iterator[str]:
     """Lines of the table: header, one per layer, one for all BatchNorms, total. Without times, no time columns."""
-    header = f"{'layer':<24}{'':<15}{'output T H W C':<18}{'parameters':>12}{'M mult-adds':>13}{'output MiB':>12}"
+    header = f"{'layer':<24}{'':<15}{'output T H W C':<18}{'parameters':>12}{'M MACs':>13}{'output MiB':>12}"
     yield header + (f"{'ms':>10}{'+ grad ms':>11}" if times else "")
     norms = [index for index, cost in enumerate(costs) if cost.kind == "BatchNorm"]
     for index, cost in enumerate(costs):
@@ -292,7 +292,7 @@ def main(argv: list[str]) -> None:
     times = measure_layers(config, costs) if TIME.value else []
     print("\n".join(_table(costs, times)))
     parameters, multiply_adds = sum(c.parameters for c in costs) / 1e6, sum(c.multiply_adds for c in costs) / 1e9
-    print(f"\n{parameters:.3f} M parameters, {multiply_adds:.3f} G multiply-adds")
+    print(f"\n{parameters:.3f} M parameters, {multiply_adds:.3f} G MACs")
     chip = CHIPS[TARGET.value] if TARGET.value else None
     with in_one_line(RuntimeError):
         device = chip.mesh().devices.flat[0] if chip else jax.devices()[0]

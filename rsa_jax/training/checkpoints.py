@@ -81,7 +81,7 @@ class Checkpoints:
             WorkdirError: there is no checkpoint of that step.
         """
         if step not in self._manager.all_steps():
-            raise WorkdirError(f"{self.directory}: has checkpoints of steps {self.steps()}, not of {step}")
+            raise WorkdirError(f"{self.directory}: no checkpoint for step {step}; available: {self.steps()}")
         return TrainState(**self._manager.restore(step, args=ocp.args.StandardRestore(state._asdict())))
 
     def steps(self) -> list[int]:
@@ -161,11 +161,11 @@ def learn_class_names(workdir: Path, data_name: str, class_names: Sequence[str])
     if dataset["class_names"] is not None:
         return
     if (data_name, len(class_names)) == (config.data.name, config.model.num_classes):
-        logging.info("Class names of %s taken from the data set %s.", workdir, data_name)
+        logging.info("Class names added to %s from the data set %s.", workdir, data_name)
         write_json(workdir / "dataset.json", dataset | {"class_names": list(class_names)})
     else:
         logging.info(
-            "Class names of %s not taken: expected the %d classes of %s, evaluated on the %d of %s.",
+            "No class names added to %s: expected the %d classes of %s, evaluated on the %d classes of %s.",
             workdir,
             config.model.num_classes,
             config.data.name,
@@ -183,7 +183,7 @@ def check_same(saved: ConfigDict, config: ConfigDict, workdir: Path, section: st
     old, new = _flatten(saved.to_dict()), _flatten(config.to_dict())
     missing = "(no such field)"
     differing = [
-        f"  {field}: {old.get(field, missing)} there, {new.get(field, missing)} here"
+        f"  {field}: saved {old.get(field, missing)}, current {new.get(field, missing)}"
         for field in sorted(old.keys() | new.keys())
         if field.startswith(section) and not field.startswith(FREE_FIELDS)
         if old.get(field) != new.get(field)
@@ -191,7 +191,7 @@ def check_same(saved: ConfigDict, config: ConfigDict, workdir: Path, section: st
     if differing:
         raise WorkdirError(
             f"{workdir} belongs to another configuration:\n" + "\n".join(differing) + "\n"
-            "Take another --workdir, or the configuration of this one."
+            "Use another --workdir, or the configuration of this one."
         )
 
 
@@ -206,7 +206,7 @@ def check_dataset(workdir: Path, dataset: dict[str, Any], fields: Sequence[str])
         here = json.loads(json.dumps(dataset[field]))
         if saved[field] is not None and saved[field] != here:
             raise WorkdirError(
-                f"{workdir} belongs to other data (dataset.json): {field} was {saved[field]}, now it is {here}"
+                f"{workdir} was created with different data (dataset.json): {field} was {saved[field]}, is now {here}"
             )
 
 

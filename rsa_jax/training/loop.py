@@ -48,7 +48,7 @@ def train(config: ConfigDict, workdir: Path) -> bool:
         state = _restore_or_init(run, checkpoints)
         claim_workdir(workdir, run.config, dataset)  # not earlier: a failure up to here leaves it unclaimed
         if int(state.step) >= run.num_steps:
-            logging.info("All %d steps are done.", run.num_steps)
+            logging.info("Training is already complete (%d steps).", run.num_steps)
             return True
         return _train_steps(run, state, checkpoints, workdir)
     finally:
@@ -66,7 +66,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     run, state = restore_run(config, workdir, config.eval.checkpoint)
     step = int(state.step)
     logging.info(
-        "Evaluating step %d on %s, prepared so:\n%s", step, run.info.name, _readable(run.info.provenance, "\n")
+        "Evaluating step %d on %s. Data preparation:\n%s", step, run.info.name, _readable(run.info.provenance, "\n")
     )
     logging.info("%s", describe_precision(config.model.dtype, config.matmul_precision))
     scores = run.score(state, Views.of(config))
@@ -120,7 +120,7 @@ def _train_steps(run: Run, state: TrainState, checkpoints: Checkpoints, workdir:
                     pending.check()
                     checkpoints.save(state)
                 if stopping:
-                    logging.info("Stopped by a signal after step %d, which is saved.", step)
+                    logging.info("Stopped by a signal; step %d is saved.", step)
                     break
     finally:
         log.close()

@@ -40,11 +40,11 @@ def require_initial_weights(config: ConfigDict) -> None:
     if config.init_from == REQUIRED:
         name = f"resnet{config.model.depth}.tv_in1k"
         raise ValueError(
-            "init_from: this recipe repeats a published run, which started from ImageNet weights, and none are given. "
-            f"Take torchvision's ResNet-{config.model.depth}: download\n"
+            "init_from: this recipe repeats a published run, which started from ImageNet weights; none are given. "
+            f"Use torchvision's ResNet-{config.model.depth}: download\n"
             f"  https://huggingface.co/timm/{name}/resolve/main/model.safetensors\n"
-            f"as {name}.safetensors, and add --config.init_from={name}.safetensors. To start from random weights all "
-            f"the same, with which the published accuracy is not to be expected, add --config.init_from={RANDOM}."
+            f"as {name}.safetensors, and add --config.init_from={name}.safetensors. To start from random weights "
+            f"instead (do not expect the published accuracy), add --config.init_from={RANDOM}."
         )
 
 
@@ -81,13 +81,12 @@ def load_initial_weights(model: TSNResNet, config: ConfigDict, class_names: Sequ
     """
     require_initial_weights(config)
     if config.init_from == RANDOM:
-        logging.info("Initial weights: random, of seed %d (init_from=%s).", config.seed, RANDOM)
+        logging.info("Initial weights: random, seed %d (init_from=%s).", config.seed, RANDOM)
         return
     path = Path(config.init_from).expanduser()
     if not config.init_from or not path.exists():
         raise ValueError(
-            f"init_from: expected a file of weights, the workdir of a run or {RANDOM!r}, and there is no such file: "
-            f"{config.init_from!r}"
+            f"init_from: expected a weight file, a workdir or {RANDOM!r}; no such file: {config.init_from!r}"
         )
     try:
         loaded = (_load_workdir if path.is_dir() else _load_file)(model, path, class_names)
@@ -99,7 +98,7 @@ def load_initial_weights(model: TSNResNet, config: ConfigDict, class_names: Sequ
         listing = ", ".join(f"{stage}.{index}" for stage, index in loaded.blocks)
         transform = config.model.transform
         logging.info(
-            "Random, of seed %d: blocks %s (stage.block), whose %s has no fitting weights there.",
+            "Randomly initialised (seed %d): blocks %s (stage.block); no matching weights for their %s.",
             config.seed,
             listing,
             transform,
@@ -110,8 +109,8 @@ def _load_file(model: TSNResNet, path: Path, class_names: Sequence[str]) -> _Loa
     state_dict = read_state_dict(path)
     load_torch(model, state_dict, classifier=False)
     if is_torchvision(state_dict):
-        return _Loaded("a ResNet of torchvision", transform_blocks(model), "random, since ImageNet has other classes")
-    return _Loaded("a network of the published code", [], "random, since a file of weights does not name its classes")
+        return _Loaded("a torchvision ResNet", transform_blocks(model), "random: ImageNet has other classes")
+    return _Loaded("a network of the published code", [], "random: a weight file does not name its classes")
 
 
 def _load_workdir(model: TSNResNet, path: Path, class_names: Sequence[str]) -> _Loaded:
@@ -120,12 +119,12 @@ def _load_workdir(model: TSNResNet, path: Path, class_names: Sequence[str]) -> _
     there, here = source.fc.out_features, model.fc.out_features
     reason = ""
     if names is None:
-        reason = "random, since the workdir does not know the names of its classes"
+        reason = "random: the workdir does not record its class names"
     elif there != here:
-        reason = f"random, since there are {there} classes there and {here} here"
+        reason = f"random: the checkpoint has {there} classes, the model {here}"
     elif list(names) != list(class_names):
         same = sorted(names) == sorted(class_names)
-        reason = "random, since the classes there " + ("are in another order" if same else "have other names")
+        reason = "random: the checkpoint's classes " + ("are in another order" if same else "have other names")
     blocks = differing_blocks(model, source)
     copy_weights(model, source, skip=blocks, classifier=not reason)
     return _Loaded(f"the best checkpoint of a run on {read_config(path).data.name}", blocks, reason)

@@ -36,7 +36,7 @@ def read_state_dict(path: str | Path) -> StateDict:
     path = Path(path)
     file_format = _format(path)
     if not path.is_file():
-        raise ValueError(f"{path}: no such file of weights")
+        raise ValueError(f"{path}: weight file not found")
     try:
         state_dict = file_format.read(path)
     except ImportError:
@@ -77,7 +77,7 @@ def write_state_dict(path: str | Path, state_dict: StateDict) -> None:
 
 def _format(path: Path) -> Format:
     if path.suffix not in FORMATS:
-        raise ValueError(f"{path}: expected a file of weights that ends in one of {', '.join(FORMATS)}")
+        raise ValueError(f"{path}: expected a weight file with extension {', '.join(FORMATS)}")
     return FORMATS[path.suffix]
 
 
@@ -86,7 +86,7 @@ def _torch() -> ModuleType:
         import torch
     except ImportError as error:
         raise ImportError(
-            "files of PyTorch need PyTorch: pip install torch --index-url https://download.pytorch.org/whl/cpu "
+            "PyTorch files require PyTorch: pip install torch --index-url https://download.pytorch.org/whl/cpu "
             "(or convert them to .safetensors where it is installed)"
         ) from error
     return torch

@@ -81,7 +81,7 @@ def _layer(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> Layer:
     relational_kernel, relational_context = prefix + "H1.weight" in shapes, prefix + "G.weight" in shapes
     width = (outputs - channels) // (1 + relational_kernel)
     if width < 1 or channels % width:
-        raise ValueError(f"{prefix}projection.weight: no number of queries goes with its shape, {outputs} {channels}")
+        raise ValueError(f"{prefix}projection.weight: no number of queries fits its shape, ({outputs}, {channels})")
     latent_dim, _, *kernel_size = shapes[prefix + "H2.weight"]
     return Layer(
         num_queries=channels // width,
@@ -99,7 +99,7 @@ def _common(layers: Mapping[tuple[int, int], Layer], widths: Mapping[tuple[int, 
         settings = {layer._replace(latent_dim=None) for layer in settings}
     if len(settings) > 1:
         raise ValueError(
-            "the RSA layers differ, which no configuration expresses:\n"
+            "the RSA layers have different settings, which a configuration cannot express:\n"
             + "\n".join(f"  stage {stage}, block {block}: {layer}" for (stage, block), layer in layers.items())
         )
     return settings.pop()._asdict()

@@ -97,7 +97,10 @@ def check_published(model: nnx.Module) -> None:
         }
     problems = [f"  {place}: {problem}" for place, layer in layers.items() if (problem := _unpublished(layer))]
     if problems:
-        raise ValueError("the published code, whose names these weights have, knows no\n" + "\n".join(problems))
+        raise ValueError(
+            "the published code, whose parameter names are used here, does not have these transforms:\n"
+            + "\n".join(problems)
+        )
 
 
 def _unpublished(layer: Any) -> str:
@@ -126,14 +129,14 @@ def as_arrays(state_dict: Mapping[str, Any]) -> StateDict:
     for name, value in state_dict.items():
         plain = name.removeprefix("module.")
         if plain in arrays:
-            raise ValueError(f"double: {plain}, once with and once without 'module.'")
+            raise ValueError(f"duplicate name: {plain}, with and without 'module.'")
         try:
             if hasattr(value, "detach"):
                 value = value.detach().cpu()
                 value = value.float() if str(value.dtype) == "torch.bfloat16" else value
             arrays[plain] = np.asarray(value)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{name}: cannot be made an array: {error}") from error
+            raise ValueError(f"{name}: cannot be converted to an array: {error}") from error
     return arrays
 
 

@@ -224,16 +224,16 @@ def test_a_data_set_with_a_short_file_is_not_whole(copied):
     data, path, shard = copied
     content = shard.read_bytes()
     shard.write_bytes(content[:-10])
-    expected = f"{path} is not whole .*{shard.name} has {len(content) - 10} bytes instead of {len(content)}"
+    expected = f"{path} is incomplete or damaged .*{shard.name} has {len(content) - 10} bytes instead of {len(content)}"
     with pytest.raises(PreparationError, match=expected):
         pipeline.load_info(data)
     shard.unlink()
-    with pytest.raises(PreparationError, match=f"not whole .*{shard.name} is missing"):
+    with pytest.raises(PreparationError, match=f"incomplete or damaged .*{shard.name} is missing"):
         pipeline.load_info(data)
     shard.write_bytes(content)
     pipeline.load_info(data)
     (path / "metadata.json").unlink()
-    with pytest.raises(PreparationError, match=r"not whole .*metadata\.json is missing"):
+    with pytest.raises(PreparationError, match=r"incomplete or damaged .*metadata\.json is missing"):
         pipeline.load_info(data)
 
 
@@ -296,7 +296,7 @@ def test_an_error_that_went_away_is_an_error():
 
     reading = pipeline._until_damage(batches(), lambda batch: None)
     next(reading)
-    with pytest.raises(PreparationError, match="could not be read, but then could: RuntimeError: timed out\\.$"):
+    with pytest.raises(PreparationError, match="but a second attempt succeeded: RuntimeError: timed out\\.$"):
         next(reading)
 
 

@@ -84,7 +84,7 @@ def test_what_is_no_file_does_not_hang(tmp_path):
 
 def test_a_folder_of_frames_has_no_parts(tmp_path):
     Image.fromarray(moving_bar(1)[0]).save(tmp_path / "img_1.png")
-    with pytest.raises(VideoError, match="has no times"):
+    with pytest.raises(VideoError, match="has no timestamps"):
         list(read_frames(tmp_path, SIZE, (0, 1)))
 
 

@@ -1,5 +1,7 @@
 """The network's layers against their definitions, its size, and errors for invalid configurations."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from rsa_jax import ops
 from rsa_jax.nn.layers import BatchNorm, StochasticDepth, average_pool
 from rsa_jax.nn.network import count_parameters, create_model, survival_rates
 from rsa_jax.training.models import blank_model
+from tests.tiny import FAST_COMPILATION
 
 
 def clips(*shape, seed=0):
@@ -114,7 +117,8 @@ def test_implementations_are_the_same_network(transform):
             model = nnx.merge(graph, params, stats, copy=True)
             return jnp.sum(jnp.sin(model(x))), nnx.state(model, nnx.BatchStat)
 
-        return jax.jit(jax.value_and_grad(loss, has_aux=True))(params, clips(4, 3, 12, 12, 3))
+        compiled = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=FAST_COMPILATION)
+        return compiled(params, clips(4, 3, 12, 12, 3))
 
     for a, b in zip(jax.tree.leaves(outputs("xla")), jax.tree.leaves(outputs("cpu")), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 + 2e-4 * np.max(np.abs(b)))
@@ -125,7 +129,7 @@ def test_rematerialisation_changes_nothing():
         model = drawn_model(model_config(remat=remat, stochastic_depth=0.5))
         graph, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
 
-        @jax.jit
+        @functools.partial(jax.jit, compiler_options=FAST_COMPILATION)
         def update(params, stats, x):
             def loss(params):
                 model = nnx.merge(graph, params, stats, copy=True)
@@ -168,7 +172,7 @@ def test_batch_norm_over_groups_is_batch_norm_of_each():
     expected = jnp.concatenate([layer(x[2 * i : 2 * i + 2]) for i, layer in enumerate(singles)])
     np.testing.assert_allclose(grouped(x), expected, atol=1e-5)
     np.testing.assert_allclose(grouped.var[...], np.mean([layer.var[...] for layer in singles], 0), rtol=1e-5)
-    with pytest.raises(ValueError, match="batch_norm_clips: a batch of 6 clips is no multiple of 4"):
+    with pytest.raises(ValueError, match="batch_norm_clips: a batch of 6 clips is not a multiple of 4"):
         BatchNorm(4, clips=4)(x)
 
 
@@ -180,7 +184,7 @@ def test_rematerialisation_saves_memory():
         def loss(params, x):
             return jnp.sum(jnp.sin(nnx.merge(graph, params, stats, copy=True)(x)))
 
-        program = jax.jit(jax.grad(loss), compiler_options=ops.compiler_options("cpu"))
+        program = jax.jit(jax.grad(loss), compiler_options=ops.compiler_options("cpu") | FAST_COMPILATION)
         return program.lower(params, clips(4, 4, 32, 32, 3)).compile().memory_analysis().temp_size_in_bytes
 
     assert memory(True) < 0.9 * memory(False)

@@ -89,7 +89,7 @@ def test_order_counts_from_the_start(fields):
     [
         ({"transform": "rsx"}, "model.transform: expected one of \\('conv2d', 'rsa', "),
         ({"rsa.num_queries": 3}, "model.rsa.num_queries: expected a divisor of the 16 channels, got 3"),
-        ({"rsa.kernel_size": (3, 3)}, "model.rsa.kernel_size: expected three odd numbers .*, got \\(3, 3\\)"),
+        ({"rsa.kernel_size": (3, 3)}, "model.rsa.kernel_size: expected odd sizes: three .*, got \\(3, 3\\)"),
         ({"rsa.relation_groups": 4}, "model.rsa.relation_groups: expected a divisor of the 2 channels of a query"),
         ({"rsa.factorized": True, "rsa.context": "H"}, "model.rsa.context: expected one of"),
         ({"transform": "dynamic_conv", "rsa.relation_groups": 1}, "model.rsa.relation_groups: kernel 'V' has no rel"),
@@ -97,7 +97,7 @@ def test_order_counts_from_the_start(fields):
         ({"transform": "self_attention", "self_attention.key_value": "one"}, "model.self_attention.key_value: expect"),
         ({"transform": "self_attention", "self_attention.position": "left"}, "model.self_attention.position: expect"),
         ({"transform": "self_attention", "self_attention.kernel_size": (3, 2, 3)}, "self_attention.kernel_size: exp"),
-        ({"transform": "involution", "involution.kernel_size": (3,)}, "model.involution.kernel_size: expected three"),
+        ({"transform": "involution", "involution.kernel_size": (3,)}, "model.involution.kernel_size: expected odd"),
         ({"transform": "involution", "involution.group_channels": 32}, "group_channels: expected a divisor of the 16"),
         ({"transform": "involution", "involution.reduction": 0}, "model.involution.reduction: expected a divisor"),
         ({"transform": "lambda_layer", "lambda_layer.num_queries": 5}, "model.lambda_layer.num_queries: expected a"),

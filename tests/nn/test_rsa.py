@@ -93,7 +93,7 @@ def test_images_are_clips_of_one_frame_and_sequences_clips_of_one_pixel():
     with pytest.raises(ValueError, match="position: expected row 0 to 4, column 0 to 2, got 0,3"):
         image.kernels(x[:, 0], (0, 3))
     assert sequence.multiply_adds((1, 4, 16)) == sequence_clip.multiply_adds((1, 4, 1, 1, 16))
-    with pytest.raises(ValueError, match=r"expected an input B H W C for such a window, got shape \(1, 4, 5, 3, 16\)"):
+    with pytest.raises(ValueError, match=r"expected input axes B H W C for this window, got shape \(1, 4, 5, 3, 16\)"):
         image(x)
 
 
@@ -107,18 +107,21 @@ def test_groups_do_not_change_the_cost():
     ("settings", "message"),
     [
         ({"num_queries": 3}, "num_queries: expected a divisor of the 16 channels, got 3"),
-        ({"kernel_size": (3, 4, 3)}, "kernel_size: expected three odd numbers"),
-        ({"kernel_size": (3.0, 3, 3)}, "two for images (height, width) or one for sequences, got (3.0, 3, 3)"),
-        ({"kernel_size": 3}, "kernel_size: expected three odd numbers"),
-        ({"kernel_size": (3, 3, 3, 3)}, "kernel_size: expected three odd numbers (frames, height, width), two for im"),
-        ({"kernel_size": ()}, "kernel_size: expected three odd numbers"),
+        ({"kernel_size": (3, 4, 3)}, "kernel_size: expected odd sizes: three"),
+        ({"kernel_size": (3.0, 3, 3)}, "two (height, width; images) or one (sequences), got (3.0, 3, 3)"),
+        ({"kernel_size": 3}, "kernel_size: expected odd sizes: three"),
+        (
+            {"kernel_size": (3, 3, 3, 3)},
+            "kernel_size: expected odd sizes: three (frames, height, width), two (heigh",
+        ),
+        ({"kernel_size": ()}, "kernel_size: expected odd sizes: three"),
         ({"latent_dim": 0}, "latent_dim: expected a positive number"),
         ({"kernel": "R+V"}, "kernel: expected one of"),
         ({"context": "H"}, "context: expected one of"),
-        ({"kernel": "V", "latent_dim": 2}, "latent_dim: kernel 'V'"),
+        ({"kernel": "V", "latent_dim": 2}, "latent_dim: not used by kernel 'V'"),
         ({"kernel": "V", "relation_groups": 1}, "relation_groups: kernel 'V' has no relation"),
         ({"relation_groups": 3}, "relation_groups: expected a divisor of the 4 channels of a query, or None, got 3"),
-        ({"decomposed": False, "latent_dim": 2}, "latent_dim: without a decomposition"),
+        ({"decomposed": False, "latent_dim": 2}, "latent_dim: not used with decomposed=False"),
         ({"normalization": "layer"}, "normalization: expected one of"),
         ({"implementation": "fast"}, "implementation: expected None or one of"),
     ],

@@ -103,7 +103,7 @@ assert ops.rsa(*arguments, kernel_size=(1, 1, 1)) == 1
 try:
     ops.rsa(*arguments, kernel_size=(1, 1, 1), implementation="gpu")
 except RuntimeError as error:
-    assert 'take "xla"' in str(error)
+    assert 'use implementation "xla"' in str(error)
 else:
     raise AssertionError
 """

@@ -105,7 +105,7 @@ def test_chosen_variants_keep_what_others_have_reached(finished, short, monkeypa
 
 def test_another_configuration_is_refused(finished, short):
     short.batch_size = 8
-    with pytest.raises(WorkdirError, match="batch_size: 16 there, 8 here"):
+    with pytest.raises(WorkdirError, match="batch_size: saved 16, current 8"):
         ablate.study(short, VARIANTS, 1, finished[0])
 
 
@@ -148,7 +148,7 @@ def test_variants_that_do_not_fit_are_named_before_any_run(tmp_path, short):
     short.lock()
     with pytest.raises(ValueError, match=expected):
         ablate.study(short, VARIANTS | wrong, 1, tmp_path)
-    with pytest.raises(ValueError, match="one folder, .*d_4_seed_0: 'D = 4', 'D=4'"):
+    with pytest.raises(ValueError, match="same folder, .*d_4_seed_0: 'D = 4', 'D=4'"):
         ablate.study(short, {"D = 4": {}, "D=4": {}}, 1, tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -107,7 +107,7 @@ def test_bad_label_names_are_named(tmp_path, name, text, message):
 
 def test_names_are_kept_and_have_to_be_as_many_as_classes(released, tmp_path):
     path, config, _ = released
-    with pytest.raises(ValueError, match="label_names: expected 10 names, as .*released.* got 3"):
+    with pytest.raises(ValueError, match="label_names: expected 10 names, one per class of .*released.* got 3"):
         convert.convert_into_workdir(path, tmp_path / "workdir", config, SORTED)
     names = [f"name {i}" for i in range(10)]
     convert.convert_into_workdir(path, tmp_path / "workdir", config, names)

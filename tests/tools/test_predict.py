@@ -127,7 +127,7 @@ def test_a_workdir_with_the_published_sampling_and_precision(evaluated, tmp_path
         probabilities(content["videos"][0]["parts"][0]), np.exp(scores.log_probabilities[short]), rtol=1e-5
     )
     assert (
-        "no more than 4 frames, of which data.sampling=published shows the network the first" in capsys.readouterr().err
+        "at most 4 frames; with data.sampling=published, the network sees only the first one" in capsys.readouterr().err
     )
     with pytest.raises(SystemExit, match=r"--window: expected more than 4 frames, got 4: with data.sampling=published"):
         run(workdir, video, "--window", 4)
@@ -175,7 +175,7 @@ def test_what_cannot_be_read_stops_nothing(evaluated, tmp_path, capsys):
         (["--out", "{}/strip.png"], "expected a folder, or a file that ends with .gif, got"),
         (["--out", "{}/nowhere/x.GIF"], "its folder does not exist"),
         (["--json", "{}"], "is a folder"),
-        (["--json", "{}/nowhere/x.json"], "is in none that exists"),
+        (["--json", "{}/nowhere/x.json"], "its folder does not exist"),
     ],
 )
 def test_outputs_are_checked_first(flags, message, tmp_path, capsys):

@@ -72,7 +72,7 @@ def test_data_sets_stand_side_by_side(tmp_path):
     assert pipeline.load_info(data(tmp_path, "video_folder/other")).provenance["jpeg_quality"] == 50
 
 
-@pytest.mark.parametrize("bad, message", [(2, "Split 'train': none of its"), (1, "a share of 0.250")])
+@pytest.mark.parametrize("bad, message", [(2, "Split 'train': none of its"), (1, "fraction 0.250")])
 def test_too_many_failures_store_nothing(tmp_path, capsys, bad, message):
     write_folder(tmp_path / "videos/train", {"a": 2})
     write_folder(tmp_path / "videos/validation", {"a": 2})
@@ -88,7 +88,7 @@ def test_too_many_failures_store_nothing(tmp_path, capsys, bad, message):
 @pytest.mark.parametrize(
     "args, message",
     [
-        (["video_folder"], "--source is missing"),
+        (["video_folder"], "--source is required"),
         (["video_folder", "--source", "/none"], "source /none is not a folder"),
         (["kinetics"], "Unknown data set 'kinetics'"),
         (["motion/large"], "there are motion/default, motion/tiny"),

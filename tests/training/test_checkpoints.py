@@ -71,7 +71,7 @@ def test_a_workdir_keeps_its_configuration_and_data_set(tmp_path):
     check_same(read_config(tmp_path), config, tmp_path)
     assert read_dataset(tmp_path)["class_names"] == ["a", "b"]
     check_workdir(tmp_path, config, DATASET)
-    with pytest.raises(WorkdirError, match=r"belongs to other data \(dataset.json\): class_names was"):
+    with pytest.raises(WorkdirError, match=r"was created with different data \(dataset.json\): class_names was"):
         check_workdir(tmp_path, config, DATASET | {"class_names": ("b", "a")})
     with pytest.raises(WorkdirError, match="num_examples was"):
         check_workdir(tmp_path, config, DATASET | {"num_examples": {"train": 6}})
@@ -83,8 +83,8 @@ def test_a_workdir_of_another_configuration_is_refused(tmp_path):
     config.batch_size, config.model.rsa.latent_dim = 32, 4
     with pytest.raises(WorkdirError) as error:
         check_workdir(tmp_path, config, DATASET)
-    assert "batch_size: 64 there, 32 here" in str(error.value)
-    assert "model.rsa.latent_dim: None there, 4 here" in str(error.value)
+    assert "batch_size: saved 64, current 32" in str(error.value)
+    assert "model.rsa.latent_dim: saved None, current 4" in str(error.value)
 
 
 def test_a_field_that_is_newer_than_the_run_does_not_part_it_from_its_configuration(tmp_path):
@@ -96,7 +96,7 @@ def test_a_field_that_is_newer_than_the_run_does_not_part_it_from_its_configurat
     check_workdir(tmp_path, config, DATASET)
     assert read_config(tmp_path).data.sampling == "whole"  # used by predictions
     config.init_from = "weights.npz"
-    with pytest.raises(WorkdirError, match=r"init_from: none there, weights.npz here"):
+    with pytest.raises(WorkdirError, match=r"init_from: saved none, current weights.npz"):
         check_workdir(tmp_path, config, DATASET)
 
 
@@ -108,7 +108,7 @@ def test_a_run_of_before_goes_on_as_it_was_alone(tmp_path, published):
     older.init_from = None
     del older.data.sampling, older.optimizer.restart_step, older.matmul_precision
     claim_workdir(tmp_path, older, DATASET)
-    with pytest.raises(WorkdirError, match=f"{published}: .* there, .* here"):
+    with pytest.raises(WorkdirError, match=f"{published}: saved .*, current .*"):
         check_workdir(tmp_path, config, DATASET)
     config.update_from_flattened_dict(
         {

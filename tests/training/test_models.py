@@ -48,7 +48,7 @@ def test_a_file_gives_all_but_the_classifier_whose_classes_it_does_not_name(
     for name, array in to_torch(initial_model(config)).items():
         expected = random[name] if name.startswith("new_fc.") else state_dict[name]
         np.testing.assert_array_equal(array, expected)
-    assert "Classifier: random, since a file of weights does not name its classes." in messages.text
+    assert "Classifier: random: a weight file does not name its classes." in messages.text
 
 
 def make_random(config):
@@ -60,7 +60,7 @@ def make_random(config):
 def test_random_weights_are_said_to_be_random(config, messages):
     for a, b in zip(*(jax.tree.leaves(to_torch(f(config))) for f in (initial_model, make_random)), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert "Initial weights: random, of seed 0 (init_from=none)." in messages.text
+    assert "Initial weights: random, seed 0 (init_from=none)." in messages.text
 
 
 @pytest.fixture
@@ -81,13 +81,13 @@ def test_a_workdir_of_the_same_classes_gives_all(pretrained, messages):
     assert "the best checkpoint of a run on motion/tiny. Classifier: loaded." in messages.text
 
 
-@pytest.mark.parametrize("case", ["does not know the names", "have other names", "are in another order"])
+@pytest.mark.parametrize("case", ["does not record its class names", "have other names", "are in another order"])
 def test_as_many_classes_of_other_names_are_other_classes(pretrained, tmp_path, messages, case):
     """The workdir also has ten classes."""
     _, model, config = pretrained
     run = make_run(config)
     known = run.info.class_names
-    names = {"does not know the names": None, "have other names": tuple("abcdefghij")}.get(case, known[::-1])
+    names = {"does not record its class names": None, "have other names": tuple("abcdefghij")}.get(case, known[::-1])
     save_model(model, run.config, tmp_path / "other", source="drawn", class_names=names)
     config.init_from = str(tmp_path / "other")
     back, expected, random = (to_torch(network) for network in (initial_model(config), model, make_random(config)))
@@ -106,7 +106,7 @@ def test_a_workdir_of_another_transform_gives_the_rest(pretrained, messages):
     np.testing.assert_array_equal(back.fc.kernel[...], model.fc.kernel[...])
     for a, b in zip(*(jax.tree.leaves(x.stages[0][0].conv1.kernel) for x in (back, random)), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert "blocks 0.0 (stage.block), whose self_attention has no fitting weights there" in messages.text
+    assert "blocks 0.0 (stage.block); no matching weights for their self_attention." in messages.text
     assert "Classifier: loaded." in messages.text
 
 
@@ -117,7 +117,7 @@ def test_a_block_whose_transform_has_other_weights_stays_random(pretrained, mess
     back, random = initial_model(config), make_random(config)
     np.testing.assert_array_equal(back.conv1.kernel[...], model.conv1.kernel[...])
     np.testing.assert_array_equal(back.stages[0][0].conv2.H2[...], random.stages[0][0].conv2.H2[...])
-    assert "Random, of seed 0: blocks 0.0" in messages.text
+    assert "Randomly initialised (seed 0): blocks 0.0" in messages.text
 
 
 def test_weights_that_cannot_be_are_refused_with_all_that_differs(pretrained, tmp_path):
@@ -128,8 +128,8 @@ def test_weights_that_cannot_be_are_refused_with_all_that_differs(pretrained, tm
     (tmp_path / "empty").mkdir()
     for init_from, message in (
         (tmp_path / "empty", "init_from: .*holds no run"),
-        (tmp_path / "elsewhere", "init_from: expected a file of weights, the workdir .* no such file: .*elsewhere"),
-        ("", "init_from: expected a file of weights, the workdir of a run or 'none'"),
+        (tmp_path / "elsewhere", "init_from: expected a weight file, a workdir .* no such file: .*elsewhere"),
+        ("", "init_from: expected a weight file, a workdir or 'none'"),
     ):
         config.init_from = str(init_from)
         with pytest.raises(ValueError, match=message):
@@ -168,11 +168,8 @@ def test_a_published_recipe_starts_from_the_file_that_it_asks_for(tmp_path, conf
     assert loaded == sum(name.startswith("base_model.") and "num_batches" not in name for name in back) - sum(
         name.startswith(tuple(f"base_model.{block}" for block in fresh)) and "num_batches" not in name for name in back
     )
-    assert (
-        "blocks 0.2, 1.1, 1.3, 2.1, 2.3, 2.5, 3.1 (stage.block), whose rsa has no fitting weights there"
-        in messages.text
-    )
-    assert "a ResNet of torchvision. Classifier: random, since ImageNet has other classes." in messages.text
+    assert "blocks 0.2, 1.1, 1.3, 2.1, 2.3, 2.5, 3.1 (stage.block); no matching weights for their rsa." in messages.text
+    assert "a torchvision ResNet. Classifier: random: ImageNet has other classes." in messages.text
 
 
 def zeros(leaf):

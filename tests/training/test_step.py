@@ -29,7 +29,7 @@ def batch(size=8):
 def one_step(config, **inputs):
     schedule = make_schedule(config.optimizer, epochs=2, steps_per_epoch=4)
     optimizer = make_optimizer(config.optimizer, schedule)
-    step = make_train_step(define_model(config.model), optimizer, schedule, config, directional=())
+    step = make_train_step(define_model(config.model, jax.devices()[0]), optimizer, schedule, config, directional=())
     return jax.jit(step, compiler_options=FAST_COMPILATION)(create_state(config, optimizer), batch() | inputs)
 
 
@@ -57,7 +57,7 @@ def test_parts_of_bfloat16_clips(step_config):
     """The loss and the clips have different dtypes."""
     step_config.optimizer.accumulation = 2
     optimizer = make_optimizer(step_config.optimizer, lambda step: 0.1)
-    update = make_update(define_model(step_config.model), optimizer, step_config)
+    update = make_update(define_model(step_config.model, jax.devices()[0]), optimizer, step_config)
     state = jax.eval_shape(lambda: create_state(step_config, optimizer))
     clips = jax.ShapeDtypeStruct((8, 4, 32, 32, 3), jnp.bfloat16)
     after, metrics = jax.eval_shape(update, state, clips, jax.ShapeDtypeStruct((8,), jnp.int32))
@@ -89,7 +89,9 @@ def test_a_step_is_compiled_once(step_config):
     """The new state has the shapes and dtypes of the old one, including weak types."""
     optimizer = make_optimizer(step_config.optimizer, lambda step: 0.1)
     state = jax.eval_shape(lambda: create_state(step_config, optimizer))
-    step = make_train_step(define_model(step_config.model), optimizer, lambda step: 0.1, step_config, directional=())
+    step = make_train_step(
+        define_model(step_config.model, jax.devices()[0]), optimizer, lambda step: 0.1, step_config, directional=()
+    )
     after, _ = jax.eval_shape(step, state, batch())
     for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
         assert (old.shape, old.dtype, old.weak_type) == (new.shape, new.dtype, new.weak_type)
@@ -113,7 +115,7 @@ def test_every_transform_learns(step_config, fields):
     config.model.update_from_flattened_dict(fields)
     config.optimizer.weight_decay = 0.0
     optimizer = make_optimizer(config.optimizer, lambda step: 0.1)
-    update = make_update(define_model(config.model), optimizer, config)
+    update = make_update(define_model(config.model, jax.devices()[0]), optimizer, config)
     # NumPy draws these: compiling so many random draws takes longer than compiling the step.
     params, batch_stats = jax.eval_shape(lambda: split_model(create_model(config.model, rngs=nnx.Rngs(0))))
     rng = np.random.default_rng(0)

@@ -40,9 +40,9 @@ def test_a_damaged_file_is_named(tmp_path, suffix):
 
 
 def test_files_that_are_not_there_or_hold_something_else(tmp_path):
-    with pytest.raises(ValueError, match=r"nothing.npz: no such file of weights"):
+    with pytest.raises(ValueError, match=r"nothing.npz: weight file not found"):
         read_state_dict(tmp_path / "nothing.npz")
-    with pytest.raises(ValueError, match=r"run: expected a file of weights that ends in one of .tar, .pth"):
+    with pytest.raises(ValueError, match=r"run: expected a weight file with extension .tar, .pth"):
         read_state_dict(tmp_path / "run")
     np.savez(tmp_path / "empty.npz")
     with pytest.raises(ValueError, match="expected arrays by name, got nothing"):

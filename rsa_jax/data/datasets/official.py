@@ -84,9 +84,9 @@ class Annotations:
         path = self.find(*names)
         if path is None:
             where = " or ".join(str(folder) for folder in self._folders)
-            unopened = f" These archives were left alone: {', '.join(self._archives)}." if self._archives else ""
+            unopened = f" These archives were not opened: {', '.join(self._archives)}." if self._archives else ""
             raise PreparationError(
-                f"There is no {' or '.join(names)} in {where}, nor in the two folders below.{unopened}"
+                f"There is no {' or '.join(names)} in {where}, nor up to two levels below.{unopened}"
             )
         return path
 

@@ -46,7 +46,7 @@ def source_folder(source: str) -> pathlib.Path:
       PreparationError: If it is not given or not a folder.
     """
     if not source:
-        raise PreparationError("--source is missing, the folder of the videos.")
+        raise PreparationError("--source is required: the folder of the videos.")
     folder = pathlib.Path(source).expanduser().resolve()
     if not folder.is_dir():
         raise PreparationError(f"source {source} is not a folder.")
@@ -213,7 +213,9 @@ class VideoFolder(ClipBuilder):
         unfit = [name for name in names if not name or name != name.strip() or "\n" in name]
         unfit += {name for name in names if names.count(name) > 1}
         if unfit:
-            raise PreparationError(f"Class names must be distinct, one line, not empty; not so: {unfit}.")
+            raise PreparationError(
+                f"Class names must be distinct, non-empty single lines without surrounding spaces; invalid: {unfit}."
+            )
         for split, clips in splits.items():
             if not clips:
                 raise PreparationError(f"Split {split!r} of {self.builder_config.source} holds no clip.")

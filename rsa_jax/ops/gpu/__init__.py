@@ -30,7 +30,7 @@ def rsa(*args: Any, **kwargs: Any) -> Any:
         from rsa_jax.ops.gpu import transform
     except ImportError as error:
         raise RuntimeError(
-            f'implementation "gpu": JAX {jax.__version__} does not compile Pallas by Triton; take "xla"'
+            f'JAX {jax.__version__} cannot compile Pallas kernels through Triton; use implementation "xla"'
         ) from error
     return transform.rsa(*args, **kwargs)
 

@@ -47,7 +47,7 @@ def test_a_miniature_is_read_as_distributed(tmp_path, capsys, name):
     assert run(tmp_path, name, "--check") == 1  # only a few of the official number of clips
     assert "officially there are" in capsys.readouterr().out
     assert run(tmp_path, name) == 1
-    assert "--allow_missing prepares what is there" in capsys.readouterr().err
+    assert "Use --allow_missing to prepare the available clips" in capsys.readouterr().err
     assert not data_path(name, tmp_path / "data").exists()
     assert run(tmp_path, name, "--allow_missing") == 0
     report = json.loads((data_path(name, tmp_path / "data") / "report.json").read_text())
@@ -78,7 +78,7 @@ def test_archives_are_unpacked_parts_and_all(tmp_path, capsys):
     miniatures.something_something_v2_in_archives(tmp_path / "source")
     before = sorted((tmp_path / "source").rglob("*"))
     assert run(tmp_path, "something_something_v2", "--check") == 1
-    assert "These archives were left alone" in capsys.readouterr().err
+    assert "These archives were not opened" in capsys.readouterr().err
     assert run(tmp_path, "something_something_v2", "--allow_missing") == 0
     assert batch(tmp_path, "something_something_v2")["label"].tolist() == [0, 1, 2, 0]
     assert sorted((tmp_path / "source").rglob("*")) == before
@@ -94,7 +94,7 @@ def test_archives_that_are_not_whole(tmp_path, capsys):
     whole, middle_one = last.read_bytes(), middle.read_bytes()
     middle.unlink()
     assert run(tmp_path, "something_something_v2", "--allow_missing") == 1
-    assert "parts up to 2, 1 are missing" in capsys.readouterr().err
+    assert "missing parts 1 of 2" in capsys.readouterr().err
     middle.write_bytes(middle_one)
     last.write_bytes(whole[:100])
     (tmp_path / "data/something_something_v2/default/unpacked.1.0.0").rename(tmp_path / "gone")
@@ -185,7 +185,7 @@ def test_an_error_at_the_very_end_costs_no_work(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr("rsa_jax.data.builder._versions", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
         assert run(tmp_path, "diving48/v2", "--allow_missing") == 130
-    assert "goes on from here" in capsys.readouterr().err
+    assert "Run the same command to resume" in capsys.readouterr().err
     assert run(tmp_path, "diving48/v2", "--allow_missing") == 0
     assert "16/16 [00:00<?" in capsys.readouterr().err  # nothing was left to do
 
@@ -194,7 +194,7 @@ def test_a_clip_in_both_splits_is_refused(tmp_path, capsys):
     miniatures.diving48(tmp_path / "source")
     (tmp_path / "source/Diving48_V2_test.json").write_text('[{"vid_name": "-video00_00000", "label": 0}]')
     assert run(tmp_path, "diving48/v2", "--allow_missing") == 1
-    assert "More than one place in the lists stands for 1 clips" in capsys.readouterr().err
+    assert "Listed more than once: 1 clips" in capsys.readouterr().err
 
 
 def test_videos_of_the_test_split_are_not_superfluous(tmp_path):
@@ -315,7 +315,7 @@ def test_annotations_that_are_not_there(tmp_path):
 def test_two_videos_of_one_name_are_refused(tmp_path):
     miniatures.diving48(tmp_path / "source")
     miniatures.write_clip(tmp_path / "source/copy/-video00_00000.mp4")
-    with pytest.raises(PreparationError, match=r"1 clips are there twice .*-video00_00000"):
+    with pytest.raises(PreparationError, match=r"1 duplicate clips .*-video00_00000"):
         build(tmp_path, "diving48/v2").report()
 
 
