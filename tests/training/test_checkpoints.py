@@ -58,7 +58,7 @@ def test_checkpoints_that_are_not_there(checkpoints):
     with pytest.raises(WorkdirError, match="holds no checkpoint"):
         checkpoints.find("best")
     checkpoints.save(state(3))
-    with pytest.raises(WorkdirError, match=r"steps \[3\], not of 4"):
+    with pytest.raises(WorkdirError, match=r"no checkpoint for step 4; available: \[3\]"):
         checkpoints.restore(state(4), 4)
     with pytest.raises(WorkdirError, match="checkpoint: expected"):
         checkpoints.find("newest")
