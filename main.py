@@ -2,9 +2,10 @@
 
 from absl import app, flags
 
+from rsa_jax.flags import parse
 from rsa_jax.tools import train
 
 flags.adopt_module_key_flags(train)
 
 if __name__ == "__main__":
-    app.run(train.main)
+    app.run(train.main, flags_parser=parse)

@@ -1,4 +1,4 @@
-"""All configuration fields with their defaults. A recipe overrides a few of them."""
+"""All configuration fields with their defaults; rsa_jax/nn/settings.py has those of the network. Recipes set a few."""
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder

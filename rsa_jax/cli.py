@@ -1,9 +1,10 @@
 """The command `rsa-jax`, which runs any of the programs."""
 
+import os
 import runpy
 import sys
 
-from rsa_jax.extras import missing
+from rsa_jax.extras import TRAIN, MissingPackageError, missing
 
 # Name of a program: its module, and what it does.
 PROGRAMS = {
@@ -34,9 +35,14 @@ def main() -> None:
         sys.exit(f"rsa-jax: there is no program {name!r}\n{text}")
     module, _ = PROGRAMS[name]
     sys.argv = [f"rsa-jax {name}", *(["--mode=eval"] if name == "eval" else []), *sys.argv[2:]]
+    sys.path.insert(0, os.getcwd())  # as `python -m` does: recipes import the folder of recipes
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except MissingPackageError as error:
+        sys.exit(str(error))
     except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in TRAIN:
+            raise
         sys.exit(str(missing(error, "train")))
 
 

@@ -1,13 +1,14 @@
 """Mistakes of the user, as one line."""
 
 import contextlib
+import errno
 import linecache
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 _PACKAGE = Path(__file__).parent
 # Raised by Python for a file that is missing, or cannot be read or written; its message names the file.
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk
 _OF_FILES = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 
 
@@ -17,7 +18,7 @@ def in_one_line(*types: type[Exception]) -> Iterator[None]:
 
     A mistake of the user is an error of this project's own words: one that a `raise` statement of the package raised.
     An error of the same type from within JAX or any other library is a bug, and so is one of Python, except for files
-    that are missing or cannot be read or written.
+    that are missing or cannot be read or written, and for a full disk.
 
     Args:
         types: errors that may be mistakes of the user, in addition to ValueError, ImportError and OSError.
@@ -36,16 +37,17 @@ def in_one_line(*types: type[Exception]) -> Iterator[None]:
 
 def is_mistake(error: Exception) -> bool:
     """Whether the user is to blame for an error that was caught; see `in_one_line`."""
-    if isinstance(error, _OF_FILES):
+    if isinstance(error, _OF_FILES) or (isinstance(error, OSError) and error.errno in _FULL):
         return True
+    path, line = origin(error)
+    return _PACKAGE in path.parents and line.startswith("raise ")
+
+
+def origin(error: Exception) -> tuple[Path, str]:
+    """The file and the line of code that raised an error which was caught."""
     where = error.__traceback__
     assert where is not None
     while where.tb_next is not None:
         where = where.tb_next
-    return _raised_by_us(where)
-
-
-def _raised_by_us(where: TracebackType) -> bool:
-    path = Path(where.tb_frame.f_code.co_filename)
-    line = linecache.getline(str(path), where.tb_lineno).strip()
-    return _PACKAGE in path.parents and line.startswith("raise ")
+    path = where.tb_frame.f_code.co_filename
+    return Path(path), linecache.getline(path, where.tb_lineno).strip()

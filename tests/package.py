@@ -3,6 +3,7 @@
 python -m tests.package, or make test-package
 """
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,7 +13,7 @@ import venv
 import zipfile
 from pathlib import Path
 
-from tests.test_main import ROOT
+ROOT = Path(__file__).parents[1]
 
 # Run in a folder without this repository.
 CODE = """
@@ -64,8 +65,10 @@ def run(*command: str | Path, folder: Path = ROOT) -> str:
 def main() -> None:
     """Builds, installs and uses the package."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT)
+        folder, source = Path(name), Path(name) / "source"
+        # A copy, so that nothing that an earlier build left gets into this one.
+        shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "demo"))
+        run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, source)
         (wheel,) = folder.glob("*.whl")
         with zipfile.ZipFile(wheel) as contents:
             names = contents.namelist()
@@ -75,7 +78,7 @@ def main() -> None:
         builder = folder / "builder"
         venv.create(builder, with_pip=True)
         run(builder / "bin" / "pip", "install", "--quiet", "setuptools>=77")
-        run(builder / "bin" / "python", "-c", build)
+        run(builder / "bin" / "python", "-c", build, folder=source)
         (sdist,) = folder.glob("*.tar.gz")
         with tarfile.open(sdist) as archive:
             assert any(path.endswith("rsa_jax/nn/rsa.py") for path in archive.getnames())
@@ -89,6 +92,7 @@ def main() -> None:
         missing = subprocess.run([command, "train"], cwd=folder, capture_output=True, text=True)
         assert missing.returncode == 1
         assert "pip install 'rsa-jax[train]'" in missing.stderr, missing.stderr
+        assert "Traceback" not in missing.stderr, missing.stderr
     print("The package works by itself.")
 
 

@@ -164,12 +164,14 @@ def _set_fields(config: ConfigDict, fields: Mapping[str, Any], prefix: str) -> N
         if name not in config:
             raise ValueError(f"{prefix}{name}: expected one of the fields {', '.join(sorted(config))}")
         if isinstance(config[name], ConfigDict):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{prefix}{name}: expected fields by name, got {value!r}")
             _set_fields(config[name], value, f"{prefix}{name}.")
             continue
         try:
             config[name] = value
         except TypeError as error:
-            expected = type(config[name]).__name__
+            expected = config.get_type(name).__name__
             raise ValueError(f"{prefix}{name}: expected a value of type {expected}, got {value!r}") from error
 
 
@@ -216,5 +218,7 @@ def _check_positions(sizes: Sequence[int], positions: Sequence[Sequence[int]]) -
     if len(positions) != len(sizes):
         raise ValueError(f"model.positions: expected a tuple for each of {len(sizes)} stages, got {positions}")
     for stage, (size, indices) in enumerate(zip(sizes, positions, strict=True)):
+        if not isinstance(indices, Sequence):
+            raise ValueError(f"model.positions: expected a tuple of blocks for stage {stage}, got {indices!r}")
         if any(not 0 <= index < size for index in indices):
             raise ValueError(f"model.positions: stage {stage} has blocks 0 to {size - 1}, got {indices}")

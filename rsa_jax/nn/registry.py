@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from ml_collections import ConfigDict
 
+from rsa_jax.errors import is_mistake
 from rsa_jax.nn.convolutions import Conv2Plus1D, ShiftedConv, SpaceTimeConv
 from rsa_jax.nn.involution import Involution
 from rsa_jax.nn.lambda_layer import LambdaLayer
@@ -44,6 +45,8 @@ def transform_factory(config: ConfigDict, rngs: nnx.Rngs) -> TransformFactory | 
         try:
             return _MAKERS[name](channels, **settings)
         except ValueError as error:
+            if not is_mistake(error):
+                raise
             raise ValueError(f"model.{SECTIONS.get(name, 'transform')}.{error}") from error
 
     return make

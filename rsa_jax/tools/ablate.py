@@ -31,7 +31,7 @@ from ml_collections import ConfigDict
 
 from rsa_jax.errors import in_one_line
 from rsa_jax.files import complete, write_json
-from rsa_jax.flags import CONFIG, OUT
+from rsa_jax.flags import CONFIG, OUT, parse
 from rsa_jax.logs import setup_logging
 from rsa_jax.report.curves import read_records
 from rsa_jax.tools.profile import profile
@@ -399,4 +399,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "study", "out"])
-    app.run(main)
+    app.run(main, flags_parser=parse)

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from rsa_jax.data.augment import to_pixels
 from rsa_jax.data.pipeline import Batch, clip_ids, load_info, train_batches
 from rsa_jax.errors import in_one_line
-from rsa_jax.flags import CONFIG, OUT
+from rsa_jax.flags import CONFIG, OUT, parse
 from rsa_jax.logs import setup_logging
 from rsa_jax.tools.pictures import Row, draw_rows
 from rsa_jax.training.step import make_augment
@@ -93,4 +93,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "out"])
-    app.run(main)
+    app.run(main, flags_parser=parse)

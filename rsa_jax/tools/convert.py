@@ -23,7 +23,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from rsa_jax.errors import in_one_line
-from rsa_jax.flags import CONFIG
+from rsa_jax.flags import CONFIG, parse
 from rsa_jax.logs import setup_logging
 from rsa_jax.nn.network import STAGE_SIZES, count_parameters
 from rsa_jax.training.models import blank_model, load_model, save_model
@@ -153,4 +153,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse)

@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 from rsa_jax.chips import CHIPS, Chip, Cost, compile_for
 from rsa_jax.errors import in_one_line
-from rsa_jax.flags import CONFIG
+from rsa_jax.flags import CONFIG, parse
 from rsa_jax.logs import setup_logging
 from rsa_jax.nn.layers import BatchNorm
 from rsa_jax.nn.network import TSNResNet, create_model
@@ -306,4 +306,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=parse)

@@ -7,7 +7,7 @@ from absl import app, flags, logging
 
 from rsa_jax.data.builder import PreparationError
 from rsa_jax.errors import in_one_line
-from rsa_jax.flags import CONFIG
+from rsa_jax.flags import CONFIG, parse
 from rsa_jax.logs import setup_logging
 from rsa_jax.training.loop import evaluate_checkpoint, train
 from rsa_jax.training.metrics import NonFiniteLossError
@@ -20,6 +20,7 @@ MULTIHOST = flags.DEFINE_bool(
 COORDINATOR = flags.DEFINE_string("coordinator", None, "With --multihost: host:port of the first process.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --multihost: how many there are.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --multihost: which one this is, from 0.")
+flags.declare_key_flag("config")
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -40,4 +41,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse)

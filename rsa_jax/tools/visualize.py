@@ -28,7 +28,7 @@ from ml_collections import ConfigDict
 
 from rsa_jax.data.augment import square_crop, to_pixels
 from rsa_jax.data.segments import Reading, read_video, stored_as
-from rsa_jax.errors import in_one_line
+from rsa_jax.errors import in_one_line, is_mistake
 from rsa_jax.files import printable
 from rsa_jax.logs import setup_logging
 from rsa_jax.nn.network import TSNResNet
@@ -256,6 +256,8 @@ def _see(
         path, layer = choose_layer(model, args.layer)
         panels, probabilities = make_panels(model, path, layer, clip, *query)
     except ValueError as error:
+        if not is_mistake(error):
+            raise
         raise ValueError(f"{workdir}: {error}") from error
     names = all_class_names(read_dataset(workdir)["class_names"], probabilities.shape[1])
     predictions = [f"{names[row.argmax()]} {row.max():.1%}" for row in probabilities]

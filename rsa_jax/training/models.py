@@ -11,6 +11,7 @@ from absl import logging
 from flax import nnx
 from ml_collections import ConfigDict
 
+from rsa_jax.errors import is_mistake
 from rsa_jax.nn.network import TSNResNet, create_model
 from rsa_jax.training.checkpoints import Checkpoints, WorkdirError, claim_workdir, read_config, read_dataset
 from rsa_jax.training.optimizer import make_optimizer
@@ -91,6 +92,8 @@ def load_initial_weights(model: TSNResNet, config: ConfigDict, class_names: Sequ
     try:
         loaded = (_load_workdir if path.is_dir() else _load_file)(model, path, class_names)
     except ValueError as error:
+        if not is_mistake(error):
+            raise
         place = "" if str(path) in str(error) else f"{path}: "
         raise ValueError(f"init_from: {place}{error}") from error
     logging.info("Initial weights: %s, %s. Classifier: %s.", path, loaded.source, loaded.reason or "loaded")

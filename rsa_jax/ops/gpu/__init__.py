@@ -23,13 +23,13 @@ def rsa(*args: Any, **kwargs: Any) -> Any:
     """The transform: see transform.py.
 
     Raises:
-        RuntimeError: If this version of JAX has no Triton.
+        ImportError: If this version of JAX has no Triton.
     """
     # Imported only on request: nothing else may depend on a module that JAX will remove.
     try:
         from rsa_jax.ops.gpu import transform
     except ImportError as error:
-        raise RuntimeError(
+        raise ImportError(
             f'JAX {jax.__version__} cannot compile Pallas kernels through Triton; use implementation "xla"'
         ) from error
     return transform.rsa(*args, **kwargs)
