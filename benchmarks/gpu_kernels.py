@@ -56,8 +56,8 @@ CASES = {f"{side}² x {channels}": Case(side, 8, channels // 8, channels // 8) f
 PTXAS = Path(next(iter(nvidia.cu13.__path__))) / "bin" / "ptxas"
 LAUNCH = re.compile(r"(rsa_\w+) grid: \[(\d+), (\d+), \d+\] threads: \[(\d+), .*shared_memory: (\d+) bytes")
 REGISTERS, SPILLED = re.compile(r"Used (\d+) registers"), re.compile(r"(\d+) bytes spill stores")
-# Registers per multiprocessor, threads per warp; registers are allocated in units of 8 per thread.
-ALL_REGISTERS, WARP, UNIT = 65536, 32, 8
+# Registers per multiprocessor; they are allocated in units of 8 per thread.
+ALL_REGISTERS, UNIT = 65536, 8
 
 
 def lower(case: Case, chip: Chip) -> jax.stages.Lowered:

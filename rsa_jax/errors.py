@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
-# Raised by Python for a file that is missing, or cannot be read or written; its message names the file.
 _FULL = (errno.ENOSPC, errno.EDQUOT)  # a full disk
+# Raised by Python for a file that is missing, or cannot be read or written; its message names the file.
 _OF_FILES = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 
 

@@ -2,7 +2,6 @@
 
 import importlib.util
 import logging as std_logging
-import sys
 from pathlib import Path
 
 from absl import logging
@@ -19,14 +18,12 @@ def setup_logging() -> None:
     handler = logging.get_absl_handler()
     handler.setFormatter(std_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     verbose, quiet = _folders("rsa_jax", "clu"), _folders("orbax")
-    program = getattr(sys.modules["__main__"], "__file__", None)
 
     def is_printed(record: std_logging.LogRecord) -> bool:
-        path = Path(record.pathname)
-        if quiet & set(path.parents):
+        folders = set(Path(record.pathname).parents)
+        if quiet & folders:
             return record.levelno >= std_logging.ERROR
-        ours = record.pathname == program or verbose & set(path.parents)
-        return bool(ours) or record.levelno >= std_logging.WARNING
+        return bool(verbose & folders) or record.levelno >= std_logging.WARNING
 
     handler.addFilter(is_printed)
 

@@ -38,9 +38,9 @@ def test_an_error_of_python_in_this_project_keeps_its_traceback():
         windows(jnp.zeros((2, 3)), (1, 1, 1))
 
 
-def test_other_types_have_to_be_named():
+def test_an_error_raised_outside_of_the_package_keeps_its_traceback():
     def fail():
-        raise NonFiniteLossError("x")  # not raised by the package
+        raise NonFiniteLossError("x")
 
     with pytest.raises(NonFiniteLossError), in_one_line(NonFiniteLossError):
         fail()

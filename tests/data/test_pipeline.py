@@ -78,7 +78,7 @@ def test_training_frames_are_those_that_were_stored(data):
 
 @pytest.mark.parametrize("num_frames", [5, 12, 16])
 def test_published_frames_are_those_that_were_stored(data, num_frames):
-    """Of 12 stored frames, clips have 5 (two are never seen), all 12, or 16 (more than are stored)."""
+    """12 frames are stored; clips have 5 (two are never seen), all 12, or 16 (more than are stored)."""
     data = changed(data, sampling="published", num_frames=num_frames)
 
     def stored(split, index):
