@@ -17,7 +17,7 @@ RUN := $(BIN)/python main.py --config configs/motion.py --workdir $(DEMO) --conf
 demo: $(VENV)/installed
 	$(RUN)
 	$(RUN) --mode eval
-	$(BIN)/python -m rsa_jax.tools.predictions --workdir $(DEMO) --out $(DEMO)/predictions.png
+	$(BIN)/python -m rsa_jax.tools.gallery --workdir $(DEMO) --out $(DEMO)/predictions.png
 	$(BIN)/python -m rsa_jax.tools.visualize --workdir $(DEMO) --index 0 --layer 2 --out $(DEMO)/kernels.png
 	@echo
 	@$(BIN)/python -m rsa_jax.tools.summary --workdir $(DEMO)

@@ -28,7 +28,7 @@ from benchmarks.transform import STAGES
 from configs import common
 from rsa_jax import ops
 from rsa_jax.chips import CHIPS, Chip, Cost, compile_for
-from rsa_jax.data.augment import square_crop
+from rsa_jax.input_pipeline.augmentation import square_crop
 from rsa_jax.nn.layers import SpatialConv
 from rsa_jax.nn.registry import TRANSFORMS, transform_factory
 from rsa_jax.precision import with_precision

@@ -26,9 +26,9 @@ from PIL import Image
 
 from benchmarks.measure import interleaved, machine, report, table
 from configs import ssv2
-from rsa_jax.data import sampling
-from rsa_jax.data.augment import CROP_PLACES, IMAGENET_MEAN, IMAGENET_STD, crop_sizes
-from rsa_jax.data.video import encode_jpeg
+from rsa_jax.input_pipeline import sampling
+from rsa_jax.input_pipeline.augmentation import CROP_PLACES, IMAGENET_MEAN, IMAGENET_STD, crop_sizes
+from rsa_jax.preparation.video import encode_jpeg
 from rsa_jax.training.step import make_augment
 
 PEER, TO_DEVICE, AUGMENTED = "PIL, TSN-style", "rsa-jax, to the device", "rsa-jax, augmented"
@@ -69,8 +69,8 @@ def make_dataset(folder: Path) -> tuple[ConfigDict, float]:
     """
     import tensorflow_datasets as tfds
 
-    from rsa_jax.data.builder import data_path, open_prepared, prepare, quiet
-    from rsa_jax.data.datasets.video_folder import VideoFolder, VideoFolderConfig
+    from rsa_jax.preparation.builder import data_path, open_prepared, prepare, quiet
+    from rsa_jax.preparation.datasets.video_folder import VideoFolder, VideoFolderConfig
 
     config = ssv2.get_config()
     config.data.update(name="video_folder/made_up", data_dir=str(folder / "prepared"))
@@ -162,7 +162,7 @@ def pipeline_contender(
     first batch, and it ends with the turn's last batch. So no turn gets batches that were prefetched while another
     contender ran, and none keeps working after its turn.
     """
-    from rsa_jax.data.pipeline import train_batches
+    from rsa_jax.input_pipeline.pipeline import train_batches
 
     def iterator(turn: int) -> Iterator[dict[str, np.ndarray]]:
         start = turn * steps

@@ -9,7 +9,7 @@ from rsa_jax.nn.settings import model_config
 def data_config() -> ConfigDict:
     """Configuration of the data set and of how clips are drawn from it."""
     config = ConfigDict()
-    # Name of a builder in rsa_jax.data ("motion", "video_folder/my_videos", ...).
+    # Name of a builder in rsa_jax.preparation ("motion", "video_folder/my_videos", ...).
     config.name = placeholder(str)
     # Directory of the prepared data sets.
     config.data_dir = "~/tensorflow_datasets"

@@ -14,8 +14,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from examples.own_network import Network, step
-from rsa_jax.data.datasets.motion import CLASS_NAMES, draw
-from rsa_jax.tools.kernel_figure import Panel, draw_kernels
+from rsa_jax.pictures.kernel_figure import Panel, draw_kernels
+from rsa_jax.preparation.datasets.motion import CLASS_NAMES, draw
 
 CLASSES = ("moving left", "moving right", "moving up", "moving down")
 FRAMES, SIZE = 8, 32

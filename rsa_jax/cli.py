@@ -15,7 +15,7 @@ PROGRAMS = {
     "predict": ("rsa_jax.tools.predict", "predict the classes of videos"),
     "combine": ("rsa_jax.tools.combine", "average scores of several networks"),
     "summary": ("rsa_jax.tools.summary", "print the results of workdirs"),
-    "predictions": ("rsa_jax.tools.predictions", "draw clips with their predictions"),
+    "predictions": ("rsa_jax.tools.gallery", "draw clips with their predictions"),
     "visualize": ("rsa_jax.tools.visualize", "draw the kernels of a layer"),
     "convert": ("rsa_jax.tools.convert", "convert weights from and to PyTorch"),
     "profile": ("rsa_jax.tools.profile", "print what a network costs"),

@@ -47,7 +47,7 @@ assert np.array_equal(*logits)
 for package in ("tensorflow", "clu", "av", "matplotlib", "torch"):
     assert importlib.util.find_spec(package) is None, package
 try:
-    import rsa_jax.data.builder
+    import rsa_jax.preparation.builder
 except ImportError as error:
     assert "pip install 'rsa-jax[train]'" in str(error), error
 else:
@@ -72,7 +72,7 @@ def main() -> None:
         (wheel,) = folder.glob("*.whl")
         with zipfile.ZipFile(wheel) as contents:
             names = contents.namelist()
-        for needed in ("rsa_jax/py.typed", "rsa_jax/report/report.css", "rsa_jax/ops/gpu/forward.py"):
+        for needed in ("rsa_jax/py.typed", "rsa_jax/evaluation/report/report.css", "rsa_jax/ops/gpu/forward.py"):
             assert needed in names, needed
         build = f"import setuptools.build_meta as build; build.build_sdist({str(folder)!r})"
         builder = folder / "builder"

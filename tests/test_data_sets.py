@@ -7,7 +7,7 @@ import pytest
 from rsa_jax.tools import prepare
 from rsa_jax.training import loop
 from rsa_jax.training.loop import evaluate_checkpoint, train
-from tests.data.datasets.miniatures import MINIATURES
+from tests.preparation.datasets.miniatures import MINIATURES
 from tests.tiny import tiny_config
 
 

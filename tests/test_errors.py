@@ -12,7 +12,7 @@ import rsa_jax
 from rsa_jax.errors import in_one_line, is_mistake
 from rsa_jax.nn import registry
 from rsa_jax.ops.windows import check_kernel_size, windows
-from rsa_jax.training.metrics import NonFiniteLossError
+from rsa_jax.training.run_log import NonFiniteLossError
 from tests.test_main import ROOT
 
 

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rsa_jax.data.builder import PreparationError
+from rsa_jax.evaluation.scores import load_scores
+from rsa_jax.preparation.builder import PreparationError
 from rsa_jax.tools import combine, predictions, visualize
 from rsa_jax.training import loop
 from rsa_jax.training.checkpoints import Checkpoints, WorkdirError
 from rsa_jax.training.loop import evaluate_checkpoint, train
 from rsa_jax.training.run import make_run, restore_run
-from rsa_jax.training.scores import load_scores
 from rsa_jax.training.state import to_devices
 from rsa_jax.training.step import View
 
@@ -106,7 +106,7 @@ def test_evaluation_counts_every_clip_once(undisturbed, config):
     assert json.loads((undisturbed / "eval.json").read_text()) == result
     report = (undisturbed / "report.html").read_text()
     assert f"Step {NUM_STEPS} on 32 videos" in report
-    for text in ("drawn by rsa_jax.data.datasets.motion", "validation_00", "training, last"):
+    for text in ("drawn by rsa_jax.preparation.datasets.motion", "validation_00", "training, last"):
         assert text in report
     assert (result["num_examples"], result["step"], result["views"]) == (32, NUM_STEPS, 1)
     records = [json.loads(line) for line in (undisturbed / "metrics.jsonl").read_text().splitlines()]

@@ -3,8 +3,8 @@
 python -m rsa_jax.tools.ablate --config configs/motion.py --study transforms --out ablations [--seeds 3]
     [--variants PATTERN ...]
 
-Studies are defined in rsa_jax/tools/studies.py. --variants trains only variants whose names match a pattern, in which *
-matches any text. In --config.init_from, {variant} stands for the variant's name as in its folder name and {transform}
+Studies are defined in rsa_jax/studies/definitions.py. --variants trains only variants whose names match a pattern, in
+which * matches any text. In --config.init_from, {variant} stands for the variant's name as in its folder name and {transform}
 for model.transform, so that every variant can start from its own weights.
 
 OUT/STUDY holds a workdir for every run, and table.md, table.csv and plot.png, which are rewritten after every run.
@@ -30,18 +30,18 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from rsa_jax.errors import in_one_line
+from rsa_jax.evaluation.evaluator import Views
+from rsa_jax.evaluation.report.charts import read_records
 from rsa_jax.files import complete, write_json
 from rsa_jax.flags import CONFIG, OUT, parse
 from rsa_jax.logs import setup_logging
-from rsa_jax.report.curves import read_records
+from rsa_jax.studies.definitions import STUDIES, Study
 from rsa_jax.tools.profile import profile
-from rsa_jax.tools.studies import STUDIES, Study
 from rsa_jax.training.checkpoints import WorkdirError, check_same, read_config
-from rsa_jax.training.evaluation import Views
 from rsa_jax.training.loop import evaluate_checkpoint, train
-from rsa_jax.training.metrics import NonFiniteLossError
 from rsa_jax.training.models import RANDOM, blank_model, load_initial_weights, require_initial_weights
 from rsa_jax.training.run import load_info, with_classes
+from rsa_jax.training.run_log import NonFiniteLossError
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -16,12 +16,12 @@ from absl import app, flags
 from jaxtyping import Int, UInt8
 from ml_collections import ConfigDict
 
-from rsa_jax.data.augment import to_pixels
-from rsa_jax.data.pipeline import Batch, clip_ids, load_info, train_batches
 from rsa_jax.errors import in_one_line
 from rsa_jax.flags import CONFIG, OUT, parse
+from rsa_jax.input_pipeline.augmentation import to_pixels
+from rsa_jax.input_pipeline.pipeline import Batch, clip_ids, load_info, train_batches
 from rsa_jax.logs import setup_logging
-from rsa_jax.tools.pictures import Row, draw_rows
+from rsa_jax.pictures.clips import Row, draw_rows
 from rsa_jax.training.step import make_augment
 
 CLIPS = flags.DEFINE_integer("clips", 12, "Number of clips.", lower_bound=1)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rsa_jax.evaluation.scores import Scores, ScoresError, average_probabilities, load_scores, save_scores
 from rsa_jax.files import write_json
-from rsa_jax.training.scores import Scores, ScoresError, average_probabilities, load_scores, save_scores
 
 
 def combine(models: Sequence[Scores], paths: Sequence[Path], weights: Sequence[float]) -> Scores:

@@ -23,11 +23,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from rsa_jax.data.parallel import WorkerDiedError, parallel_map
-from rsa_jax.data.segments import Reading, Segment, Video, try_video
-from rsa_jax.data.sources import list_videos
 from rsa_jax.errors import in_one_line
+from rsa_jax.evaluation.chunks import Reading, Segment, Video, try_video
 from rsa_jax.files import printable, write_json
+from rsa_jax.preparation.parallel import WorkerDiedError, parallel_map
+from rsa_jax.preparation.sources import list_videos
 
 # Maximum number of parts in the image of one video, and in the animation of all videos; more are subsampled evenly.
 MOST_ROWS = 24
@@ -131,7 +131,7 @@ def draw_strip(video: Sequence[Prediction], num_frames: int, out: Path) -> None:
       num_frames: frames per clip; the first clip of a part is drawn.
       out: image file to write.
     """
-    from rsa_jax.tools.pictures import Row, draw_rows
+    from rsa_jax.pictures.clips import Row, draw_rows
 
     rows = []
     for prediction in spread(video, MOST_ROWS):
@@ -142,7 +142,7 @@ def draw_strip(video: Sequence[Prediction], num_frames: int, out: Path) -> None:
 
 def draw_gif(predictions: Sequence[Prediction], num_frames: int, out: Path) -> None:
     """Animates the clips of parts one after the other, beside their predictions."""
-    from rsa_jax.tools.pictures import annotate, save_animation
+    from rsa_jax.pictures.clips import annotate, save_animation
 
     images = []
     for part, classes in spread(predictions, MOST_CLIPS):
@@ -186,7 +186,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _check_outputs(args: argparse.Namespace) -> None:
     """Raises a ValueError if an output path of the arguments cannot be written to."""
-    from rsa_jax.tools.pictures import check_picture
+    from rsa_jax.pictures.clips import check_picture
 
     if args.json and (args.json.is_dir() or not args.json.absolute().parent.is_dir()):
         raise ValueError(
@@ -201,8 +201,8 @@ def _check_outputs(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints predictions, and writes the requested files. Returns the exit status: 1 if a video failed."""
     args = _parse(argv)
+    from rsa_jax.evaluation.inference import Predictor
     from rsa_jax.logs import setup_logging
-    from rsa_jax.training.predictor import Predictor
 
     setup_logging()
     failed: list[str] = []

@@ -76,8 +76,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(path: Path, options: dict[str, object]) -> int:
-    from rsa_jax.data.builder import quiet
-    from rsa_jax.data.datasets import make_builder, make_config
+    from rsa_jax.preparation.builder import quiet
+    from rsa_jax.preparation.datasets import make_builder, make_config
 
     with quiet():
         builder = make_builder(path, make_config(path, **options, unpack=False))
@@ -92,8 +92,8 @@ def _check(path: Path, options: dict[str, object]) -> int:
 
 
 def _prepare(path: Path, name: str, data_dir: str, overwrite: bool, options: dict[str, object]) -> int:
-    from rsa_jax.data.builder import prepare
-    from rsa_jax.data.datasets import make_builder, make_config
+    from rsa_jax.preparation.builder import prepare
+    from rsa_jax.preparation.datasets import make_builder, make_config
 
     config = make_config(path, **options)
     prepared = prepare(lambda: make_builder(path, config), path, overwrite=overwrite)
@@ -113,8 +113,8 @@ def _stop(signum: int, frame: object) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Prepares or checks a data set. Returns the exit status: 0 on success, 130 if interrupted, else 1."""
     args = _parser().parse_args(argv)
-    from rsa_jax.data.builder import PreparationError, data_path
-    from rsa_jax.data.parallel import WorkerDiedError
+    from rsa_jax.preparation.builder import PreparationError, data_path
+    from rsa_jax.preparation.parallel import WorkerDiedError
 
     options = {name: value for name, value in vars(args).items() if name not in _TOOL}
     before = signal.signal(signal.SIGTERM, _stop)

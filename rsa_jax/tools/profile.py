@@ -28,8 +28,8 @@ from rsa_jax.flags import CONFIG, parse
 from rsa_jax.logs import setup_logging
 from rsa_jax.nn.layers import BatchNorm
 from rsa_jax.nn.network import TSNResNet, create_model
+from rsa_jax.nn.watch import layer_name, watch
 from rsa_jax.precision import with_precision
-from rsa_jax.tools.watch import layer_name, watch
 from rsa_jax.training.models import blank_model
 from rsa_jax.training.programs import lower_train_step
 from rsa_jax.training.state import PyTree, define_model, merge_model, split_model, with_implementation

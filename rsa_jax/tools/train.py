@@ -5,12 +5,12 @@ from pathlib import Path
 import jax
 from absl import app, flags, logging
 
-from rsa_jax.data.builder import PreparationError
 from rsa_jax.errors import in_one_line
 from rsa_jax.flags import CONFIG, parse
 from rsa_jax.logs import setup_logging
+from rsa_jax.preparation.builder import PreparationError
 from rsa_jax.training.loop import evaluate_checkpoint, train
-from rsa_jax.training.metrics import NonFiniteLossError
+from rsa_jax.training.run_log import NonFiniteLossError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints, logs and results.")
 MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train or resume training, or evaluate a checkpoint.")

@@ -26,21 +26,21 @@ from flax import nnx
 from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 
-from rsa_jax.data.augment import square_crop, to_pixels
-from rsa_jax.data.segments import Reading, read_video, stored_as
 from rsa_jax.errors import in_one_line, is_mistake
+from rsa_jax.evaluation.chunks import Reading, read_video, stored_as
+from rsa_jax.evaluation.scores import all_class_names
 from rsa_jax.files import printable
+from rsa_jax.input_pipeline.augmentation import square_crop, to_pixels
 from rsa_jax.logs import setup_logging
 from rsa_jax.nn.network import TSNResNet
+from rsa_jax.nn.watch import Path as LayerPath
+from rsa_jax.nn.watch import layer_name, watch
 from rsa_jax.ops.windows import check_position
+from rsa_jax.pictures.clips import check_picture
+from rsa_jax.pictures.kernel_figure import Panel, draw_kernels
 from rsa_jax.precision import with_precision
-from rsa_jax.tools.kernel_figure import Panel, draw_kernels
-from rsa_jax.tools.pictures import check_picture
-from rsa_jax.tools.watch import Path as LayerPath
-from rsa_jax.tools.watch import layer_name, watch
 from rsa_jax.training.checkpoints import read_config, read_dataset
 from rsa_jax.training.models import load_model
-from rsa_jax.training.scores import all_class_names
 
 Position = tuple[int, int, int]
 
@@ -215,7 +215,7 @@ def _read_clip(
     if args.video is not None:
         reading = Reading(config.data.num_frames, config.data.sampling, **stored_as(dataset))
         return printable(Path(args.video.name)), read_video(args.video, reading).segments[0].frames()
-    from rsa_jax.data import pipeline  # imports TensorFlow, which a video does not need
+    from rsa_jax.input_pipeline import pipeline  # imports TensorFlow, which a video does not need
 
     batch = pipeline.read_clips(config.data, config.data.eval_split, [args.index])
     return batch["id"][0].decode(), batch["frames"][0]

@@ -11,17 +11,17 @@ from absl import logging
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from rsa_jax.data.pipeline import read_clips
+from rsa_jax.evaluation.evaluator import Views
+from rsa_jax.evaluation.report import write_report
+from rsa_jax.evaluation.scores import save_scores
 from rsa_jax.files import write_json
+from rsa_jax.input_pipeline.pipeline import read_clips
 from rsa_jax.precision import describe_precision
-from rsa_jax.report import write_report
 from rsa_jax.training.checkpoints import Checkpoints, check_workdir, claim_workdir, learn_class_names
-from rsa_jax.training.evaluation import Views
-from rsa_jax.training.metrics import PendingMetrics, RunLog, log_parameters
 from rsa_jax.training.models import require_initial_weights
 from rsa_jax.training.optimizer import compare_rate
 from rsa_jax.training.run import Run, make_run, restore_run
-from rsa_jax.training.scores import save_scores
+from rsa_jax.training.run_log import PendingMetrics, RunLog, log_parameters
 from rsa_jax.training.state import TrainState, to_devices
 
 

@@ -10,8 +10,8 @@ import optax
 from ml_collections import ConfigDict
 
 from rsa_jax import ops
+from rsa_jax.evaluation.evaluator import EvalStep, make_eval_step
 from rsa_jax.precision import with_precision
-from rsa_jax.training.evaluation import EvalStep, make_eval_step
 from rsa_jax.training.optimizer import make_optimizer, make_schedule
 from rsa_jax.training.state import (
     ModelDefinition,

@@ -11,15 +11,15 @@ from absl import logging
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from rsa_jax.data import pipeline
-from rsa_jax.data.sampling import SAMPLINGS
+from rsa_jax.evaluation.evaluator import CROP_PLACES, EvalStep, Views, evaluate
+from rsa_jax.evaluation.scores import AVERAGES, Scores
+from rsa_jax.input_pipeline import pipeline
+from rsa_jax.input_pipeline.sampling import SAMPLINGS
 from rsa_jax.precision import PRECISIONS
 from rsa_jax.training.checkpoints import Checkpoints, check_dataset, check_same, read_config
-from rsa_jax.training.evaluation import CROP_PLACES, EvalStep, Views, evaluate
 from rsa_jax.training.models import load_initial_weights
 from rsa_jax.training.optimizer import make_optimizer, make_restart, make_schedule
 from rsa_jax.training.programs import abstract_batch, jit_eval_step, jit_train_step
-from rsa_jax.training.scores import AVERAGES, Scores
 from rsa_jax.training.state import (
     ModelDefinition,
     TrainState,

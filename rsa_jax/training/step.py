@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key, UInt8
 from ml_collections import ConfigDict
 
-from rsa_jax.data.augment import Augmented, augment, example_keys, square_crop
+from rsa_jax.input_pipeline.augmentation import Augmented, augment, example_keys, square_crop
 from rsa_jax.training.state import ModelDefinition, PyTree, TrainState, merge_model
 
 # Keeps step keys distinct from augmentation keys, which are folded from the same seed.

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from configs import motion
+from rsa_jax.studies.definitions import STUDIES
 from rsa_jax.tools import ablate
-from rsa_jax.tools.studies import STUDIES
 from rsa_jax.training.checkpoints import WorkdirError, claim_workdir
-from rsa_jax.training.metrics import NonFiniteLossError
 from rsa_jax.training.run import Run, load_info, with_classes
+from rsa_jax.training.run_log import NonFiniteLossError
 from tests.tiny import tiny_config
 
 # Variants of one network, which is compiled only once.

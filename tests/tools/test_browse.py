@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rsa_jax.data import pipeline
-from rsa_jax.data.datasets import motion
+from rsa_jax.input_pipeline import pipeline
+from rsa_jax.preparation.datasets import motion
 from rsa_jax.tools.browse import clip_rows, outlined
 
 ROOT = Path(__file__).parents[2]

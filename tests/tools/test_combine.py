@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
+from rsa_jax.evaluation.scores import load_scores, save_scores
 from rsa_jax.tools.combine import main
-from rsa_jax.training.scores import load_scores, save_scores
 from tests.training.test_scores import make_scores
 
 # Two models, each wrong about a different one of three videos, and unsure there.

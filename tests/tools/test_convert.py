@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from rsa_jax.data.datasets import motion
+from rsa_jax.evaluation.evaluator import Views
+from rsa_jax.preparation.datasets import motion
 from rsa_jax.tools import convert
 from rsa_jax.training.checkpoints import Checkpoints, WorkdirError, read_dataset
-from rsa_jax.training.evaluation import Views
 from rsa_jax.training.models import blank_model, load_model
 from rsa_jax.training.run import make_run
 from rsa_jax.training.state import split_model

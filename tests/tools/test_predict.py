@@ -12,16 +12,16 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from rsa_jax.data import pipeline
+from rsa_jax.evaluation.inference import Predictor
+from rsa_jax.evaluation.scores import load_scores
 from rsa_jax.files import write_json
+from rsa_jax.input_pipeline import pipeline
 from rsa_jax.nn.network import create_model
 from rsa_jax.tools import predict, prepare, visualize
 from rsa_jax.training.loop import evaluate_checkpoint
 from rsa_jax.training.models import save_model
-from rsa_jax.training.predictor import Predictor
-from rsa_jax.training.scores import load_scores
 from rsa_jax.training.step import View
-from tests.data.videos import moving_bar, write_video
+from tests.preparation.videos import moving_bar, write_video
 from tests.test_precision import products
 from tests.tiny import tiny_config
 

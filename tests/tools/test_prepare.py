@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from configs.common import get_config
-from rsa_jax.data import pipeline
+from rsa_jax.input_pipeline import pipeline
 from rsa_jax.tools import prepare
-from tests.data.videos import moving_bar, write_folder
+from tests.preparation.videos import moving_bar, write_folder
 
 SMALL = ("--height", "48", "--width", "64", "--workers", "1")
 
@@ -126,7 +126,7 @@ def test_killed_preparation_leaves_nothing_that_looks_whole(tmp_path):
 
 def test_module_imports_no_tensorflow():
     """Worker processes import this module."""
-    code = "import sys, rsa_jax.tools.prepare, rsa_jax.data.clip; print('tensorflow' in sys.modules)"
+    code = "import sys, rsa_jax.tools.prepare, rsa_jax.preparation.clip; print('tensorflow' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
 

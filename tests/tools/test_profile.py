@@ -22,9 +22,9 @@ from rsa_jax.nn.layers import SpatialConv
 from rsa_jax.nn.network import count_parameters
 from rsa_jax.nn.registry import TRANSFORMS, transform_factory
 from rsa_jax.nn.rsa import PARTS
+from rsa_jax.studies.definitions import STUDIES
 from rsa_jax.tools import profile as tool
 from rsa_jax.tools.profile import profile, saved_bytes
-from rsa_jax.tools.studies import STUDIES
 from rsa_jax.training.models import blank_model
 
 ROOT = Path(__file__).parents[2]

@@ -8,8 +8,8 @@ from flax import nnx
 from PIL import Image
 
 from rsa_jax.nn.network import create_model
+from rsa_jax.pictures.kernel_figure import GAP, NAMES, Panel, draw_kernels, similarity
 from rsa_jax.tools import visualize
-from rsa_jax.tools.kernel_figure import GAP, NAMES, Panel, draw_kernels, similarity
 from rsa_jax.tools.visualize import choose_layer, clip_and_reverse, corresponding, make_panels, short_names
 from rsa_jax.training.models import save_model
 from tests.tiny import tiny_config

@@ -8,8 +8,8 @@ from flax import nnx
 
 from rsa_jax.nn import registry
 from rsa_jax.nn.network import create_model
-from rsa_jax.training.metrics import NonFiniteLossError, PendingMetrics
 from rsa_jax.training.optimizer import make_optimizer, make_schedule
+from rsa_jax.training.run_log import NonFiniteLossError, PendingMetrics
 from rsa_jax.training.state import TrainState, create_state, define_model, split_model
 from rsa_jax.training.step import cross_entropy, make_train_step, make_update
 from tests.tiny import FAST_COMPILATION

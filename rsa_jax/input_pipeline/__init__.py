@@ -1,0 +1,1 @@
+"""From a prepared data set to augmented batches: order, frame sampling, reading, augmentation."""

@@ -1,0 +1,1 @@
+"""Figures of clips, kernels and studies."""

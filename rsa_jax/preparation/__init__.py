@@ -1,0 +1,4 @@
+"""From the files of a download to a prepared data set: finding, decoding, storing.
+
+Only `builder` and `datasets` import TensorFlow.
+"""

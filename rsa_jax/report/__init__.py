@@ -1,5 +1,0 @@
-"""Evaluation report: one self-contained HTML page."""
-
-from rsa_jax.report.page import write_report
-
-__all__ = ["write_report"]

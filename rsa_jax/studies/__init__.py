@@ -1,0 +1,1 @@
+"""Comparison of network variants over several seeds."""

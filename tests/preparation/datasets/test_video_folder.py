@@ -1,0 +1,177 @@
+import sys
+
+import pytest
+
+from rsa_jax.preparation.builder import PreparationError
+from rsa_jax.preparation.datasets.video_folder import VideoFolder, VideoFolderConfig, find_splits, parse_line, read_list
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def find(root, **fields):
+    names, splits = find_splits(VideoFolderConfig(name="x", source=str(root), **fields))
+    return names, {split: [(clip.id, clip.label) for clip in clips] for split, clips in splits.items()}
+
+
+@pytest.mark.parametrize("validation", ["validation", "val"])
+def test_split_by_folder(tmp_path, validation):
+    touch(tmp_path, "train/b/2.mp4", "train/a c/1.avi", "train/a c/.DS_Store", f"{validation}/b/-1.mp4")
+    touch(tmp_path, f"{validation}/a c/f/img_1.jpg", "train/readme.txt")
+    names, splits = find(tmp_path)
+    assert names == ["a c", "b"]
+    assert splits == {
+        "train": [("a c/1.avi", 0), ("b/2.mp4", 1)],
+        "validation": [("a c/f", 0), ("b/-1.mp4", 1)],
+    }
+
+
+def test_folders_that_do_not_fit(tmp_path):
+    with pytest.raises(PreparationError, match="not a folder"):
+        find(tmp_path / "none")
+    with pytest.raises(PreparationError, match="no class folders"):
+        find(tmp_path)
+    touch(tmp_path, "train/a/1.mp4")
+    with pytest.raises(PreparationError, match=r"holds train/ but no validation/"):
+        find(tmp_path)
+    touch(tmp_path, "val/a/1.mp4", "val/b/1.mp4")
+    with pytest.raises(PreparationError, match=r"Classes in only one of .*: b\."):
+        find(tmp_path)
+    (tmp_path / "train/b").mkdir()
+    with pytest.raises(PreparationError, match=r"train/b is empty"):
+        find(tmp_path)
+
+
+def test_split_by_fraction(tmp_path):
+    touch(
+        tmp_path,
+        *(f"{name}/{i:02}.mp4" for name in "ab" for i in range(20)),
+        "rare/1.mp4",
+        "pair/1.mp4",
+        "pair/2.mp4",
+    )
+    names, splits = find(tmp_path, validation_fraction=0.2)
+    assert names == ["a", "b", "pair", "rare"]
+    assert [label for _, label in splits["validation"]] == [0] * 4 + [1] * 4 + [2]
+    assert len(splits["train"]) == 34
+    assert not set(splits["train"]) & set(splits["validation"])
+    assert find(tmp_path, validation_fraction=0.2)[1] == splits
+    assert find(tmp_path, validation_fraction=0.2, split_seed=1)[1] != splits
+    with pytest.raises(PreparationError, match="between 0 and 1"):
+        find(tmp_path, validation_fraction=1.0)
+
+
+@pytest.mark.parametrize(
+    "line, expected",
+    [
+        ("a.mp4 3", ("a.mp4", 3)),
+        ("dir/my clip.mp4 3", ("dir/my clip.mp4", 3)),
+        ("dir/my clip 120 3", ("dir/my clip", 3)),
+        ("take 2 0", ("take 2", 0)),
+        ("take 2 48 0", ("take 2", 0)),
+        ("-x_E_000123 45\t7", ("-x_E_000123", 7)),
+    ],
+)
+def test_list_lines(tmp_path, line, expected):
+    touch(tmp_path, "take 2")
+    assert parse_line(line, tmp_path) == expected
+
+
+def test_read_list(tmp_path):
+    (tmp_path / "list.txt").write_text("\ufeffa 1.mp4 0\r\n\r\nb 20 1", encoding="utf-8")
+    assert [(clip.id, clip.label) for clip in read_list(tmp_path / "list.txt", tmp_path)] == [
+        ("a 1.mp4", 0),
+        ("b", 1),
+    ]
+    (tmp_path / "list.txt").write_text("a.mp4 0\nb.mp4 walking\n")
+    with pytest.raises(PreparationError, match=r"list\.txt, line 2: expected 'path label'.*'b\.mp4 walking'"):
+        read_list(tmp_path / "list.txt", tmp_path)
+
+
+def lists(root, train, validation):
+    for split, labels in (("train", train), ("validation", validation)):
+        (root / f"{split}.txt").write_text("".join(f"{split}{i}.mp4 {label}\n" for i, label in enumerate(labels)))
+    return {"train_list": str(root / "train.txt"), "validation_list": str(root / "validation.txt")}
+
+
+def test_split_by_list(tmp_path):
+    names, splits = find(tmp_path, **lists(tmp_path, [1, 0, 2], [2]))
+    assert names == ["0", "1", "2"]
+    assert splits["train"] == [("train0.mp4", 1), ("train1.mp4", 0), ("train2.mp4", 2)]
+    (tmp_path / "names.txt").write_text("zebra\nape\nno clip\n")
+    names, _ = find(tmp_path, **lists(tmp_path, [1, 0], [2]), label_names=str(tmp_path / "names.txt"))
+    assert names == ["zebra", "ape", "no clip"]
+
+
+@pytest.mark.parametrize(
+    "train, validation, message",
+    [
+        ([1, 2, 3], [1], r"train\.txt: unexpected labels \[3\].*expected 0 to 2.*count from 1"),
+        ([0, 2], [0], r"train\.txt: unexpected labels \[2\]"),
+        ([0, 1], [2], r"validation\.txt: unexpected labels \[2\]"),
+    ],
+)
+def test_labels_that_do_not_fit(tmp_path, train, validation, message):
+    with pytest.raises(PreparationError, match=message):
+        find(tmp_path, **lists(tmp_path, train, validation))
+
+
+def test_more_labels_than_names(tmp_path):
+    (tmp_path / "names.txt").write_text("a\nb\n")
+    with pytest.raises(PreparationError, match=r"unexpected labels \[2\].*count from 1"):
+        find(tmp_path, **lists(tmp_path, [1, 2], [1]), label_names=str(tmp_path / "names.txt"))
+
+
+def test_one_list_is_not_enough(tmp_path):
+    with pytest.raises(PreparationError, match="go together"):
+        find(tmp_path, train_list="x")
+
+
+@pytest.fixture
+def build(tmp_path):
+    """Builder of a data set of four classes, given the directional names."""
+    touch(tmp_path / "v", *(f"{name}/{i}.mp4" for name in ("a=b", "left", "right", "up") for i in range(2)))
+
+    def build(*names):
+        config = VideoFolderConfig(name="x", source=str(tmp_path / "v"), directional_names=names)
+        return VideoFolder(data_dir=tmp_path, config=config)
+
+    return build
+
+
+def test_directional_names(build):
+    assert build("right=left", "up", "a=b").directional == [(2, 1), (3,), (0,)]
+    assert build("right", "left").directional == [(2,), (1,)]
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (["down", "left"], "no such class: 'down'; there are a=b, left, right, up"),
+        (["left="], "no such class: ''"),
+        (["left=right", "left"], "named more than once: left"),
+        (["up=up"], "named more than once: up"),
+        (["left=right=up"], "expected 'NAME' or 'NAME=NAME', got 'left=right=up'"),
+    ],
+)
+def test_directional_names_that_do_not_fit_are_refused_before_anything_is_decoded(build, names, message):
+    with pytest.raises(PreparationError, match=message):
+        build(*names)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_not_utf8(tmp_path):
+    touch(tmp_path / "v", "a/1.mp4", "a/\udcff.mp4")
+    config = VideoFolderConfig(name="x", source=str(tmp_path / "v"))
+    with pytest.raises(PreparationError, match="Not UTF-8"):
+        VideoFolder(data_dir=tmp_path, config=config)
+
+
+@pytest.mark.parametrize("field, value", [("height", 0), ("quality", 101), ("workers", 0)])
+def test_values_out_of_range(field, value):
+    with pytest.raises(PreparationError, match=f"{field} is {value}; expected 1 to"):
+        VideoFolderConfig(name="x", source="v", **{field: value})

@@ -1,0 +1,116 @@
+"""Preparation that is interrupted and resumed."""
+
+import functools
+import json
+import os
+
+import numpy as np
+import pytest
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from tqdm import tqdm
+
+from rsa_jax.preparation import shards
+from rsa_jax.preparation.clip import Clip, encode_clip
+from rsa_jax.preparation.shards import Shards
+from rsa_jax.preparation.video import VideoError
+from tests.preparation.videos import write_video
+
+ENCODE = functools.partial(encode_clip, size=(8, 8), quality=90, stride=1)
+drawn = []
+
+
+def draw(i):
+    """One frame. Clip 5 is bad; Ctrl-C is pressed when clip 7 is first drawn."""
+    drawn.append(i)
+    if i == 5:
+        raise VideoError("clip 5: bad")
+    if i == 7 and drawn.count(7) == 1:
+        raise KeyboardInterrupt
+    return [np.full((8, 8, 3), i, np.uint8)]
+
+
+@pytest.fixture
+def clips():
+    drawn.clear()
+    return [Clip(str(i), 0, functools.partial(draw, i)) for i in range(11)]
+
+
+def write(folder, clips, **sizes):
+    result = Shards(folder, clips, **{"smallest": 4} | sizes)
+    with tqdm(disable=True) as progress:
+        result.write(lambda clip, frames: clip.id.encode(), encode=ENCODE, workers=1, progress=progress)
+    return result
+
+
+def stored(result):
+    files = [str(result.path(shard)) for shard in result.shards() if shard.examples]
+    return [record.decode() for record in ArrayRecordDataSource(files)]
+
+
+def test_what_is_finished_is_not_done_again(tmp_path, clips):
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, clips)
+    assert Shards(tmp_path, clips).num_done == 7
+    result = write(tmp_path, clips)
+    assert drawn == [*range(8), *range(7, 11)]
+    assert stored(result) == ["0", "1", "2", "3", "4", "6", "7", "8", "9", "10"]
+    assert result.left_out() == [{"id": "5", "reason": "clip 5: bad"}]
+    assert [(shard.start, shard.stop) for shard in result.shards()] == [(0, 4), (4, 7), (7, 11)]
+
+
+def test_a_killed_process_loses_one_shard_at_most(tmp_path, clips):
+    """The second shard has a truncated file and no entry in the journal."""
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, clips)
+    journal = tmp_path / "journal.json"
+    journal.write_text(json.dumps(json.loads(journal.read_text())[:1]))
+    (tmp_path / "00000004.array_record").write_bytes(b"cut off")
+    drawn.remove(7)
+    drawn.append(7)
+    before = len(drawn)
+    assert len(stored(write(tmp_path, clips))) == 10
+    assert drawn[before:] == list(range(4, 11))
+
+
+def test_a_shard_that_was_lost_is_written_again(tmp_path, clips):
+    drawn.append(7)
+    write(tmp_path, clips)
+    (tmp_path / "00000000.array_record").unlink()
+    before = len(drawn)
+    assert len(stored(write(tmp_path, clips))) == 10
+    assert drawn[before:] == [0, 1, 2, 3]
+
+
+def test_a_clip_that_somebody_mended_is_tried_again(tmp_path):
+    """The other clips of its shard are processed again, too."""
+    video = tmp_path / "video.avi"
+    video.write_bytes(b"")
+    os.utime(video, (1, 1))
+    clips = [Clip("good", 0, functools.partial(draw, 0)), Clip("bad", 0, str(video))]
+    assert stored(write(tmp_path / "work", clips)) == ["good"]
+    assert Shards(tmp_path / "work", clips).num_done == 2
+    write_video(video, np.zeros((2, 16, 16, 3), np.uint8))
+    assert Shards(tmp_path / "work", clips).num_done == 0
+    assert stored(write(tmp_path / "work", clips)) == ["good", "bad"]
+
+
+def test_a_full_disk_costs_the_open_shard(tmp_path, clips, monkeypatch):
+    class Writer:
+        def __init__(self, *args):
+            pass
+
+        def write(self, record):
+            raise RuntimeError("write() failed: No space left on device")
+
+    drawn.append(7)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=r"00000000\.array_record: .*No space left"):
+        patch.setattr(shards, "ArrayRecordWriter", Writer)
+        write(tmp_path, clips)
+    assert Shards(tmp_path, clips).num_done == 0
+    (tmp_path / "journal.json").write_text("[{")
+    assert len(stored(write(tmp_path, clips))) == 10
+
+
+def test_few_files_however_many_clips(tmp_path):
+    clips = [Clip(str(i), 0, functools.partial(draw, 0)) for i in range(10)]
+    assert [shard.stop for shard in write(tmp_path, clips, smallest=2, most_shards=3).shards()] == [4, 8, 10]
