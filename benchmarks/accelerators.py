@@ -166,7 +166,7 @@ def programs(chip: Chip) -> dict[str, tuple[Lower, Sequence[int]]]:
     for transform in TRANSFORMS:
         add(f"layer {side}² x {channels}, gradients, {transform}", layer, transform, channels, side, True)
     # Stem and first stage: a network that compiles in a minute.
-    small = {"model.stage_sizes": (3,), "model.positions": ((2,),)}
+    small = {"model.stage_sizes": (3,), "model.transform_blocks": ((2,),)}
     variants: dict[str, dict[str, Any]] = {
         "as it is": {},
         "float32": {"model.dtype": "float32"},

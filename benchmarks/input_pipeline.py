@@ -27,7 +27,7 @@ from PIL import Image
 from benchmarks.measure import interleaved, machine, report, table
 from configs import ssv2
 from rsa_jax.input_pipeline import sampling
-from rsa_jax.input_pipeline.augmentation import CROP_PLACES, IMAGENET_MEAN, IMAGENET_STD, crop_sizes
+from rsa_jax.input_pipeline.augmentation import CROP_OFFSETS, IMAGENET_MEAN, IMAGENET_STD, crop_sizes
 from rsa_jax.preparation.video import encode_jpeg
 from rsa_jax.training.step import make_augment
 
@@ -105,7 +105,7 @@ def pil_clip(folder: Path, rng: np.random.Generator, data: ConfigDict) -> np.nda
             pictures.append(picture.convert("RGB"))
     width, height = pictures[0].size
     crop_height, crop_width = rng.choice(crop_sizes(min(width, height), data.crop_scales, data.crop_distortion))
-    row, column = CROP_PLACES[rng.integers(len(CROP_PLACES))]
+    row, column = CROP_OFFSETS[rng.integers(len(CROP_OFFSETS))]
     top, left = row * ((height - crop_height) // 4), column * ((width - crop_width) // 4)
     box = (left, top, left + crop_width, top + crop_height)
     side = (data.image_size, data.image_size)
@@ -185,7 +185,7 @@ def pipeline_contender(
 
 def augmented_clips(config: ConfigDict) -> Callable[[dict[str, Any]], jax.Array]:
     """Everything that the training step does before the network, compiled."""
-    augment = make_augment(config, directional=())
+    augment = make_augment(config, flip_pairs=())
     return jax.jit(lambda batch: augment(batch).clips)
 
 

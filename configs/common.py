@@ -31,7 +31,7 @@ def data_config() -> ConfigDict:
     config.flip = True
     # Clips of classes that a flip turns into others: "skip", never flipped (published); or "swap", flipped like any
     # other and labelled with the class of the flipped clip (never flipped where there is no such class).
-    config.directional = "skip"
+    config.flip_pairs = "skip"
     # Evaluation crop, in the centre: side relative to the short side, 224 of 240 pixels.
     config.eval_crop = 224 / 240
     # Number of batches to prefetch.

@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.model.num_classes = 10
     config.model.width = 16
     config.model.stage_sizes = (2, 2)
-    config.model.positions = ((0, 1), (1,))
+    config.model.transform_blocks = ((0, 1), (1,))
     config.model.zero_init = False
     config.model.dropout = 0.0
     config.model.self_attention.num_heads = 2

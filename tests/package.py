@@ -32,7 +32,7 @@ kernels = layer.kernels(x, (1, 2, 2))
 assert {name: kernel.shape for name, kernel in kernels.items()} == dict.fromkeys(kernels, (1, 2, 3, 3, 3))
 assert set(kernels) == {"basic", "relational"}
 
-small = dict(stage_sizes=(1,), positions=((0,),), width=8, rsa={"num_queries": 2, "kernel_size": (3, 3, 3)})
+small = dict(stage_sizes=(1,), transform_blocks=((0,),), width=8, rsa={"num_queries": 2, "kernel_size": (3, 3, 3)})
 networks = [rsa_jax.RSANet(5, rngs=nnx.Rngs(seed), **small) for seed in (0, 1)]
 rsa_jax.weights.write_state_dict("weights.safetensors", rsa_jax.weights.to_torch(networks[0]))
 rsa_jax.weights.load_torch(networks[1], rsa_jax.weights.read_state_dict("weights.safetensors"))

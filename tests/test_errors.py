@@ -68,7 +68,12 @@ def test_the_command_names_its_programs():
 
 
 def test_a_network_from_keyword_arguments():
-    small = {"stage_sizes": (1,), "positions": ((0,),), "width": 8, "rsa": {"num_queries": 2, "kernel_size": (3, 3, 3)}}
+    small = {
+        "stage_sizes": (1,),
+        "transform_blocks": ((0,),),
+        "width": 8,
+        "rsa": {"num_queries": 2, "kernel_size": (3, 3, 3)},
+    }
     network = rsa_jax.RSANet(5, rngs=nnx.Rngs(0), **small)
     assert network(jnp.zeros((1, 2, 32, 32, 3)), nnx.Rngs(dropout=0)).shape == (1, 5)
     with pytest.raises(ValueError, match="^depht: expected one of the fields batch_norm_clips, "):
@@ -80,7 +85,7 @@ def test_a_network_from_keyword_arguments():
     with pytest.raises(ValueError, match="^implementation: expected a value of type str, got 5"):
         rsa_jax.RSANet(5, rngs=nnx.Rngs(0), implementation=5)
     with pytest.raises(ValueError, match="positions: expected a tuple of blocks for stage 0, got 2"):
-        rsa_jax.RSANet(5, rngs=nnx.Rngs(0), positions=(2, 1, 3, 1))
+        rsa_jax.RSANet(5, rngs=nnx.Rngs(0), transform_blocks=(2, 1, 3, 1))
     with pytest.raises(ValueError, match="^width: expected a value of type int, got 'wide'"):
         rsa_jax.RSANet(5, rngs=nnx.Rngs(0), width="wide")
 

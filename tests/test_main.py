@@ -304,7 +304,7 @@ def test_two_processes_train_and_evaluate_together_and_stop_together(tmp_path, d
         ({"data.train_split": "training"}, "has no split 'training'"),
         ({"data.sampling": "random"}, r"data.sampling: expected one of \('whole', 'published'\), got 'random'"),
         ({"matmul_precision": "double"}, "matmul_precision: expected one of .*'float32'.*, got 'double'"),
-        ({"data.directional": "never"}, "data.directional: expected 'skip' or 'swap', got 'never'"),
+        ({"data.flip_pairs": "never"}, "data.flip_pairs: expected 'skip' or 'swap', got 'never'"),
         ({"data.name": "motion/huge"}, "motion/huge"),
     ],
 )

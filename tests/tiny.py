@@ -12,7 +12,7 @@ def tiny_config(data_dir):
     config = common.get_config()
     config.batch_size, config.epochs = 16, 2
     config.model.depth, config.model.width, config.model.stage_sizes = 50, 8, (1,)
-    config.model.positions = ((0,),)
+    config.model.transform_blocks = ((0,),)
     config.model.stem_kernel, config.model.stem_stride, config.model.stem_pool = 3, 4, False
     config.model.rsa.num_queries, config.model.rsa.kernel_size = 2, (3, 3, 3)
     config.model.stochastic_depth = 0.2

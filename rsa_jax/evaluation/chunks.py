@@ -1,4 +1,4 @@
-"""Clips of any video file, as from a prepared data set: same size, same JPEG, same frames.
+"""Chunks of any video file, as from a prepared data set: same size, same JPEG, same frames.
 
 Imports neither TensorFlow nor JAX: worker processes need only this module.
 """
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from rsa_jax.input_pipeline.sampling import sliding_windows, view_frames
+from rsa_jax.files import printable
+from rsa_jax.input_pipeline.sampling import sliding_chunks, view_frames
 from rsa_jax.preparation.clip import HEIGHT, QUALITY, STRIDE, WIDTH
 from rsa_jax.preparation.video import VideoError, decode_jpeg, encode_jpeg, frame_rate, read_frames
 
@@ -22,12 +23,12 @@ class Reading:
     Attributes:
       num_frames: frames per clip.
       sampling: as `config.data.sampling`.
-      num_clips: clips per window, as `config.eval.num_clips`.
+      num_clips: clips per chunk, as `config.eval.num_clips`.
       size: (height, width) of the stored frames in pixels.
       quality: JPEG quality of the stored frames.
       stride: every `stride`-th frame counts as stored.
-      window: stored frames per window; None: the whole video is one window.
-      hop: stored frames between the starts of successive windows.
+      length: stored frames per chunk; None: the whole video is one chunk.
+      hop: stored frames between the starts of successive chunks.
     """
 
     num_frames: int
@@ -36,7 +37,7 @@ class Reading:
     size: tuple[int, int] = (HEIGHT, WIDTH)
     quality: int = QUALITY
     stride: int = STRIDE
-    window: int | None = None
+    length: int | None = None
     hop: int = 1
 
 
@@ -53,59 +54,63 @@ def stored_as(dataset: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Segment:
-    """A window of a video.
+class Chunk:
+    """Consecutive frames of a video that are classified together.
 
     Attributes:
+      path: path of the video.
+      rate: stored frames per second of the video; None if the file does not state it.
       start: first stored frame.
       stop: stored frame after the last.
-      pictures: JPEG images of the frames of its clips, one clip after the other.
+      images: JPEG images of the frames of its clips, one clip after the other.
     """
 
+    path: pathlib.Path
+    rate: float | None
     start: int
     stop: int
-    pictures: list[bytes]
+    images: list[bytes]
 
     def frames(self) -> UInt8[np.ndarray, "F H W 3"]:
         """Decoded frames of the clips."""
-        return decode_jpeg(self.pictures)
+        return decode_jpeg(self.images)
+
+    def seconds(self) -> tuple[float, float] | None:
+        """Start and end in the video, in seconds; None if the rate is unknown."""
+        return (self.start / self.rate, self.stop / self.rate) if self.rate else None
+
+    def __str__(self) -> str:
+        seconds = self.seconds()
+        times = f", {seconds[0]:.1f} to {seconds[1]:.1f} s" if seconds else ""
+        return f"frames {self.start} to {self.stop - 1}{times}"
+
+    def title(self) -> str:
+        """Name of the video, and frames and seconds of the chunk."""
+        return f"{printable(pathlib.Path(self.path.name))}, {self}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Video:
-    """The windows of a video.
-
-    Attributes:
-      segments: windows from start to end, at least one.
-      rate: stored frames per second, if the file states it.
-    """
-
-    segments: list[Segment]
-    rate: float | None
-
-
-def read_video(path: pathlib.Path, reading: Reading) -> Video:
-    """Reads a video file or a folder of frames.
+def read_chunks(path: pathlib.Path, reading: Reading) -> list[Chunk]:
+    """Chunks of a video file or a folder of frames, from start to end; at least one.
 
     Raises:
       VideoError: If it cannot be decoded; the message starts with its path.
     """
     frames = read_frames(path, reading.size, stride=reading.stride)
     # Encode every frame, as in preparation: their number is known only at the end, and JPEG images are small.
-    pictures = (encode_jpeg([frame], reading.quality)[0] for frame in frames)
-    parts = sliding_windows(pictures, reading.window, reading.hop) if reading.window else [(0, list(pictures))]
-    segments = []
+    images = (encode_jpeg([frame], reading.quality)[0] for frame in frames)
+    parts = sliding_chunks(images, reading.length, reading.hop) if reading.length else [(0, list(images))]
+    chosen = []
     for start, part in parts:
-        chosen = view_frames(len(part), reading.num_frames, reading.sampling, reading.num_clips)
-        segments.append(Segment(start, start + len(part), [part[i] for i in chosen]))
+        places = view_frames(len(part), reading.num_frames, reading.sampling, reading.num_clips)
+        chosen.append((start, start + len(part), [part[i] for i in places]))
     rate = frame_rate(path)
-    return Video(segments, rate / reading.stride if rate else None)
+    return [Chunk(path, rate / reading.stride if rate else None, *part) for part in chosen]
 
 
-def try_video(path: pathlib.Path, reading: Reading) -> Video | str:
-    """Result of `read_video`, or the error message."""
+def try_chunks(path: pathlib.Path, reading: Reading) -> list[Chunk] | str:
+    """Result of `read_chunks`, or the error message."""
     try:
-        return read_video(path, reading)
+        return read_chunks(path, reading)
     except VideoError as error:
         return str(error)
     except Exception as error:  # one bad file must not stop the others

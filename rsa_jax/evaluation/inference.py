@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from rsa_jax.evaluation.chunks import Reading, Segment, stored_as
+from rsa_jax.evaluation.chunks import Chunk, Reading, stored_as
 from rsa_jax.evaluation.evaluator import Views
 from rsa_jax.evaluation.scores import all_class_names, average_views
 from rsa_jax.precision import with_precision
@@ -18,7 +18,7 @@ from rsa_jax.training.models import load_model
 from rsa_jax.training.state import define_model, split_model
 from rsa_jax.training.step import make_predict
 
-AnySegment = TypeVar("AnySegment", bound=Segment)
+AnyChunk = TypeVar("AnyChunk", bound=Chunk)
 
 
 class Predictor:
@@ -53,10 +53,8 @@ class Predictor:
         logits = [self._predict(*self._arrays, frames, view) for view in self._views.each()]
         return np.exp(average_views(np.stack(jax.device_get(logits)), self._views.average))
 
-    def stream(
-        self, segments: Iterable[AnySegment], batch_size: int
-    ) -> Iterator[tuple[AnySegment, Float[np.ndarray, " K"]]]:
+    def stream(self, chunks: Iterable[AnyChunk], batch_size: int) -> Iterator[tuple[AnyChunk, Float[np.ndarray, " K"]]]:
         """Segments with their probabilities. Only the last batch may be smaller, so two programs suffice."""
-        waiting = iter(segments)
+        waiting = iter(chunks)
         while batch := list(islice(waiting, batch_size)):
-            yield from zip(batch, self(np.stack([segment.frames() for segment in batch])), strict=True)
+            yield from zip(batch, self(np.stack([chunk.frames() for chunk in batch])), strict=True)

@@ -17,7 +17,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # TSN's 13 crop offsets as (row, column), in quarters of the free space: corners, centre, edge midpoints, quarter
 # points.
-CROP_PLACES = (
+CROP_OFFSETS = (
     *((0, 0), (0, 4), (4, 0), (4, 4), (2, 2)),
     *((0, 2), (4, 2), (2, 0), (2, 4)),
     *((1, 1), (1, 3), (3, 1), (3, 3)),
@@ -49,7 +49,7 @@ def random_crop(
     """Random crop: first row and column, height and width. One of `sizes` at one of TSN's 13 offsets."""
     size_key, place_key = jax.random.split(key)
     size = jax.random.choice(size_key, jnp.asarray(sizes))
-    place = jax.random.choice(place_key, jnp.array(CROP_PLACES))
+    place = jax.random.choice(place_key, jnp.array(CROP_OFFSETS))
     return place * ((jnp.array(frame_size) - size) // 4), size
 
 
@@ -104,23 +104,23 @@ class Augmented(NamedTuple):
 
 
 def mirror_label(
-    label: Int[Array, " B"], directional: Sequence[Sequence[int]], policy: str
+    label: Int[Array, " B"], flip_pairs: Sequence[Sequence[int]], policy: str
 ) -> tuple[Bool[Array, " B"], Int[Array, " B"]]:
     """Whether each clip may be flipped, and the class of its mirror image.
 
     Args:
       label: classes of the clips.
-      directional: classes that a flip changes, as `ClipBuilder.directional`.
+      flip_pairs: classes that a flip changes, as `ClipBuilder.flip_pairs`.
       policy: "skip" flips none of these classes, "swap" only flip pairs.
 
     Raises:
       ValueError: If the policy is neither.
     """
     if policy not in ("skip", "swap"):
-        raise ValueError(f"data.directional: expected 'skip' or 'swap', got {policy!r}")
-    classes = [c for group in directional for c in group]
-    images = [c for group in directional for c in reversed(group)]
-    paired = [policy == "swap" and len(group) == 2 for group in directional for _ in group]
+        raise ValueError(f"data.flip_pairs: expected 'skip' or 'swap', got {policy!r}")
+    classes = [c for group in flip_pairs for c in group]
+    images = [c for group in flip_pairs for c in reversed(group)]
+    paired = [policy == "swap" and len(group) == 2 for group in flip_pairs for _ in group]
     match = label[:, None] == jnp.array(classes, jnp.int32)  # at most one per row
     allowed = ~jnp.any(match & ~jnp.array(paired, bool), axis=1)
     return allowed, jnp.where(match.any(1), jnp.sum(match * jnp.array(images, jnp.int32), axis=1), label)
@@ -135,7 +135,7 @@ def augment(
     crop_scales: tuple[float, ...],
     crop_distortion: int,
     flip: bool,
-    directional: Sequence[Sequence[int]],
+    flip_pairs: Sequence[Sequence[int]],
     policy: str,
 ) -> Augmented:
     """TSN's training augmentation: multi-scale crop, flip with probability 1/2, normalisation.
@@ -148,7 +148,7 @@ def augment(
       crop_scales: sides of crops, relative to the short side of the stored frames.
       crop_distortion: maximum distance in `crop_scales` between the scales of height and width.
       flip: whether clips are flipped at all.
-      directional: classes that a flip changes, as `ClipBuilder.directional`.
+      flip_pairs: classes that a flip changes, as `ClipBuilder.flip_pairs`.
       policy: treatment of these classes, as in `mirror_label`.
 
     Raises:
@@ -160,7 +160,7 @@ def augment(
     start, size = jax.vmap(lambda key: random_crop(key, (height, width), sizes))(crop_keys)
     rows = resize_weights(start[:, 0], size[:, 0], height, image_size)
     columns = resize_weights(start[:, 1], size[:, 1], width, image_size)
-    allowed, image_label = mirror_label(label, directional, policy)
+    allowed, image_label = mirror_label(label, flip_pairs, policy)
     mirrored = flip & allowed & jax.vmap(jax.random.bernoulli)(flip_keys)
     columns = jnp.where(mirrored[:, None, None], columns[:, ::-1], columns)
     label = jnp.where(mirrored, image_label, label)

@@ -31,7 +31,7 @@ class DatasetInfo:
     Attributes:
       name: as in the configuration.
       class_names: in the order of the class ids.
-      directional: classes that a flip changes, as `ClipBuilder.directional`.
+      flip_pairs: classes that a flip changes, as `ClipBuilder.flip_pairs`.
       num_examples: clips per split.
       frame_size: (height, width) of the stored frames in pixels.
       provenance: source, counts, quality, versions, hash of the label map, clips left out.
@@ -39,7 +39,7 @@ class DatasetInfo:
 
     name: str
     class_names: tuple[str, ...]
-    directional: tuple[tuple[int, ...], ...]
+    flip_pairs: tuple[tuple[int, ...], ...]
     num_examples: dict[str, int]
     frame_size: tuple[int, int]
     provenance: dict[str, Any]
@@ -64,11 +64,14 @@ def _open(data: ConfigDict) -> tfds.core.DatasetBuilder:
 
 
 def _info(data: ConfigDict, builder: tfds.core.DatasetBuilder) -> DatasetInfo:
-    provenance = builder.info.metadata["provenance"]
+    metadata = builder.info.metadata
+    provenance = metadata["provenance"]
+    # Data sets prepared by version 0.1 have the flip pairs under another name.
+    flip_pairs = metadata["flip_pairs"] if "flip_pairs" in metadata else metadata["directional"]
     return DatasetInfo(
         name=data.name,
         class_names=tuple(builder.info.features["label"].names),
-        directional=tuple(tuple(group) for group in builder.info.metadata["directional"]),
+        flip_pairs=tuple(tuple(group) for group in flip_pairs),
         num_examples={name: split.num_examples for name, split in builder.info.splits.items()},
         frame_size=tuple(provenance["frame_size"]),
         provenance=provenance,

@@ -78,11 +78,11 @@ def view_frames(num_stored: int, num_frames: int, sampling: str, num_clips: int)
     return np.concatenate(list(clips))
 
 
-def sliding_windows(items: Iterable[Item], length: int, hop: int) -> Iterator[tuple[int, list[Item]]]:
-    """Yields (start, window) for windows of `length` items, one every `hop` items.
+def sliding_chunks(items: Iterable[Item], length: int, hop: int) -> Iterator[tuple[int, list[Item]]]:
+    """Yields (start, chunk) for chunks of `length` items, one every `hop` items.
 
-    The last window ends with the sequence, however close it is to the one before. A shorter sequence is a single
-    window. Only one window is held in memory.
+    The last chunk ends with the sequence, however close it is to the one before. A shorter sequence is a single
+    chunk. Only one chunk is held in memory.
     """
     part: collections.deque[Item] = collections.deque(maxlen=length)
     end = last = 0

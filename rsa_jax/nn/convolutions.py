@@ -48,7 +48,7 @@ class SpaceTimeConv(nnx.Module):
         x, kernel = nnx.nn.dtypes.promote_dtype((x, self.kernel[...]), dtype=self.dtype)
         return ops.convolve(x, kernel, implementation=self.implementation)
 
-    def multiply_adds(self, shape: tuple[int, ...]) -> int:
+    def macs(self, shape: tuple[int, ...]) -> int:
         """MACs for a feature map of that shape, `B T H W C`."""
         batch, frames, height, width, _ = shape
         return batch * frames * height * width * self.kernel.size
@@ -88,9 +88,9 @@ class Conv2Plus1D(nnx.Module):
         """Transforms a feature map."""
         return self.temporal(nnx.relu(self.norm(self.spatial(x))))
 
-    def multiply_adds(self, shape: tuple[int, ...]) -> int:
+    def macs(self, shape: tuple[int, ...]) -> int:
         """MACs for a feature map of that shape, `B T H W C`."""
-        return self.spatial.multiply_adds(shape) + self.temporal.multiply_adds(shape)
+        return self.spatial.macs(shape) + self.temporal.macs(shape)
 
 
 class ShiftedConv(SpatialConv):

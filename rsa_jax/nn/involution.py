@@ -70,7 +70,7 @@ class Involution(nnx.Module):
         y = ops.apply_kernels(jnp.moveaxis(kernels, -2, 0), values, **settings)
         return y.reshape(x.shape)
 
-    def multiply_adds(self, shape: tuple[int, ...]) -> int:
+    def macs(self, shape: tuple[int, ...]) -> int:
         """MACs for a feature map of that shape, `B T H W C`."""
         sums = math.prod(self.kernel_size) * shape[-1]
         return math.prod(shape[:-1]) * (self.reduce.kernel.size + self.span.kernel.size + sums)

@@ -80,7 +80,7 @@ class LambdaLayer(nnx.Module):
         query = query.reshape(*x.shape[:-1], self.num_queries, self.key_channels)
         return ops.products(query, lambdas, implementation=self.implementation).reshape(x.shape)
 
-    def multiply_adds(self, shape: tuple[int, ...]) -> int:
+    def macs(self, shape: tuple[int, ...]) -> int:
         """MACs for a feature map of that shape, `B T H W C`."""
         width = shape[-1] // self.num_queries
         lambdas = (1 + math.prod(self.kernel_size)) * self.key_channels * width

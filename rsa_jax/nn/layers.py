@@ -72,7 +72,7 @@ class SpatialConv(nnx.Module):
         x, kernel = nnx.nn.dtypes.promote_dtype((x, self.kernel[...]), dtype=self.dtype)
         return ops.convolve(x, kernel[None], stride=self.stride, implementation=self.implementation)
 
-    def multiply_adds(self, shape: tuple[int, ...]) -> int:
+    def macs(self, shape: tuple[int, ...]) -> int:
         """MACs for a feature map of that shape, `B T H W C`."""
         batch, frames, height, width, _ = shape
         return batch * frames * -(-height // self.stride) * -(-width // self.stride) * self.kernel.size
@@ -137,21 +137,21 @@ class StochasticDepth(nnx.Module):
     """Drops a block's residual branch for random clips in training, and scales it up for the others.
 
     Args:
-        survival: keep probability of the branch, per clip.
+        keep_prob: keep probability of the branch, per clip.
     """
 
-    def __init__(self, survival: float):
-        self.survival = survival
+    def __init__(self, keep_prob: float):
+        self.keep_prob = keep_prob
         self.deterministic = False
 
     def __call__(self, x: Float[Array, "B T H W C"], rngs: nnx.Rngs | None) -> Float[Array, "B T H W C"]:
         """The scaled branch, or zeros where it is dropped."""
-        if self.deterministic or self.survival == 1.0:
+        if self.deterministic or self.keep_prob == 1.0:
             return x
         if rngs is None:
             raise ValueError("stochastic depth in training needs rngs: model(clips, rngs=nnx.Rngs(key))")
-        keep = jax.random.bernoulli(rngs.stochastic_depth(), self.survival, (x.shape[0], 1, 1, 1, 1))
-        return x * (keep / self.survival).astype(x.dtype)
+        keep = jax.random.bernoulli(rngs.stochastic_depth(), self.keep_prob, (x.shape[0], 1, 1, 1, 1))
+        return x * (keep / self.keep_prob).astype(x.dtype)
 
 
 def average_pool(x: Float[Array, "B T H W C"], stride: int) -> Float[Array, "B T h w C"]:

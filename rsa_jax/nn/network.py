@@ -36,7 +36,7 @@ class Block(nnx.Module):
         bottleneck: bool,
         stride: int,
         transform: TransformFactory | None,
-        survival: float,
+        keep_prob: float,
         last_scale: float,
         conv: dict[str, Any],
         norm: dict[str, Any],
@@ -54,7 +54,7 @@ class Block(nnx.Module):
         if stride > 1 or in_channels != channels:
             self.downsample.append(SpatialConv(in_channels, channels, 1, stride=stride, **conv))
             self.downsample.append(BatchNorm(channels, **norm))
-        self.stochastic_depth = StochasticDepth(survival)
+        self.stochastic_depth = StochasticDepth(keep_prob)
 
     def branch(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T h w D"]:
         """The residual branch."""
@@ -90,12 +90,12 @@ class TSNResNet(nnx.Module):
         self.remat, self.pool = config.remat, config.stem_pool
         self.conv1 = SpatialConv(3, config.width, config.stem_kernel, stride=config.stem_stride, **conv)
         self.bn1 = BatchNorm(config.width, **norm)
-        survival = iter(survival_rates(sum(sizes), config.stochastic_depth))
+        keep_prob = iter(keep_probs(sum(sizes), config.stochastic_depth))
         make_transform = transform_factory(config, rngs)
         in_channels, stages = config.width, []
-        # Without a transform, positions are ignored and need not fit the stages.
-        all_positions = config.positions if make_transform else ((),) * len(sizes)
-        for stage, (size, positions) in enumerate(zip(sizes, all_positions, strict=True)):
+        # Without a transform, the blocks are ignored and need not fit the stages.
+        all_blocks = config.transform_blocks if make_transform else ((),) * len(sizes)
+        for stage, (size, transform_blocks) in enumerate(zip(sizes, all_blocks, strict=True)):
             width, blocks = config.width * 2**stage, []
             for index in range(size):
                 blocks.append(
@@ -104,8 +104,8 @@ class TSNResNet(nnx.Module):
                         width,
                         bottleneck=bottleneck,
                         stride=2 if index == 0 and stage > 0 else 1,
-                        transform=make_transform if index in positions else None,
-                        survival=next(survival),
+                        transform=make_transform if index in transform_blocks else None,
+                        keep_prob=next(keep_prob),
                         last_scale=0.0 if config.zero_init else 1.0,
                         conv=conv,
                         norm=norm,
@@ -185,7 +185,7 @@ def create_model(config: ConfigDict, *, rngs: nnx.Rngs) -> TSNResNet:
     return TSNResNet(config, rngs=rngs)
 
 
-def survival_rates(blocks: int, stochastic_depth: float) -> list[float]:
+def keep_probs(blocks: int, stochastic_depth: float) -> list[float]:
     """Keep probability of each block, linear from 1 at the first to 1 - stochastic_depth at the last."""
     return [1.0 - stochastic_depth * index / max(blocks - 1, 1) for index in range(blocks)]
 
@@ -211,14 +211,14 @@ def _check(config: ConfigDict) -> None:
     except ValueError as error:
         raise ValueError(f"model.{error}") from error
     if config.transform != "conv2d":
-        _check_positions(tuple(config.stage_sizes) or STAGE_SIZES[config.depth], config.positions)
+        _check_transform_blocks(tuple(config.stage_sizes) or STAGE_SIZES[config.depth], config.transform_blocks)
 
 
-def _check_positions(sizes: Sequence[int], positions: Sequence[Sequence[int]]) -> None:
-    if len(positions) != len(sizes):
-        raise ValueError(f"model.positions: expected a tuple for each of {len(sizes)} stages, got {positions}")
-    for stage, (size, indices) in enumerate(zip(sizes, positions, strict=True)):
+def _check_transform_blocks(sizes: Sequence[int], blocks: Sequence[Sequence[int]]) -> None:
+    if len(blocks) != len(sizes):
+        raise ValueError(f"model.transform_blocks: expected a tuple for each of {len(sizes)} stages, got {blocks}")
+    for stage, (size, indices) in enumerate(zip(sizes, blocks, strict=True)):
         if not isinstance(indices, Sequence):
-            raise ValueError(f"model.positions: expected a tuple of blocks for stage {stage}, got {indices!r}")
+            raise ValueError(f"model.transform_blocks: expected a tuple of blocks for stage {stage}, got {indices!r}")
         if any(not 0 <= index < size for index in indices):
-            raise ValueError(f"model.positions: stage {stage} has blocks 0 to {size - 1}, got {indices}")
+            raise ValueError(f"model.transform_blocks: stage {stage} has blocks 0 to {size - 1}, got {indices}")

@@ -165,7 +165,7 @@ class RSA(nnx.Module):
             kernels["relational"] = relational_kernel(query, window_at(key, position, self.kernel_size), H1, H2)
         return {name: kernel.reshape(*kernel.shape[:2], *self.kernel_size) for name, kernel in kernels.items()}
 
-    def multiply_adds(self, shape: tuple[int, ...]) -> int:
+    def macs(self, shape: tuple[int, ...]) -> int:
         """MACs for an input of that shape, as the paper's tables count them.
 
         The count follows Eq. 12 with its factors multiplied as in the published code, the right two first. It includes
@@ -236,9 +236,9 @@ class FactorizedRSA(nnx.Module):
         """Transforms a feature map."""
         return self.temporal(self.spatial(x))
 
-    def multiply_adds(self, shape: tuple[int, ...]) -> int:
+    def macs(self, shape: tuple[int, ...]) -> int:
         """MACs for a feature map of that shape, `B T H W C`."""
-        return self.spatial.multiply_adds(shape) + self.temporal.multiply_adds(shape)
+        return self.spatial.macs(shape) + self.temporal.macs(shape)
 
 
 def softmax_over_positions(x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:

@@ -136,7 +136,7 @@ class SelfAttention(nnx.Module):
         kernels = attention_kernels(logits, inside, softmax=self.softmax)
         return {"attention": kernels.reshape(*kernels.shape[:2], *shape)}
 
-    def multiply_adds(self, shape: tuple[int, ...]) -> int:
+    def macs(self, shape: tuple[int, ...]) -> int:
         """MACs for a feature map of that shape: projection, qᵀ k, qᵀ r and the sum of values.
 
         Softmax and E s are not counted. Window positions outside the feature map are counted.

@@ -19,13 +19,13 @@ def model_config() -> ConfigDict:
     config.stem_pool = True
     # Number of classes; None: that of the data set.
     config.num_classes = placeholder(int)
-    # Transform that replaces the 1x3x3 convolution in the blocks of `positions`: "rsa", or one of the baselines
+    # Transform that replaces the 1x3x3 convolution in the blocks of `transform_blocks`: "rsa", or one of the baselines
     # "conv2d" (TSN: keeps the 1x3x3 convolution), "conv3d" (3x3x3), "conv2plus1d" (1x3x3, then 3x1x1), "tsm" (temporal
     # shift, then 1x3x3), "dynamic_conv" (RSA's basic kernel on its basic context), "self_attention", "involution",
     # "lambda_layer" (LambdaNetworks).
     config.transform = "rsa"
     # Indices of the blocks with the transform, per stage, counted from 0.
-    config.positions = ((2,), (1, 3), (1, 3, 5), (1,))
+    config.transform_blocks = ((2,), (1, 3), (1, 3, 5), (1,))
     config.rsa = ConfigDict()
     # Number of queries that share one key and one value; each has channels / num_queries channels.
     config.rsa.num_queries = 8

@@ -23,7 +23,7 @@ from typing import Any
 from rsa_jax.extras import missing
 from rsa_jax.files import write_json
 from rsa_jax.preparation.clip import HEIGHT, QUALITY, STRIDE, WIDTH, Clip, encode_clip
-from rsa_jax.preparation.inventory import Report, SplitReport
+from rsa_jax.preparation.inventory import Inventory, SplitInventory
 from rsa_jax.preparation.shards import Shards
 
 try:
@@ -53,7 +53,7 @@ class ClipConfig(tfds.core.BuilderConfig):
       width: stored frame width in pixels.
       quality: JPEG quality, 1 to 100.
       stride: keep every `stride`-th frame of the video.
-      max_failed_share: largest fraction of clips, over all splits, that may be left out.
+      max_failed_fraction: largest fraction of clips, over all splits, that may be left out.
       allow_missing: prepare an official data set even if clips are missing.
       unpack: whether archives may be unpacked when files are missing without them.
       workers: number of decoding processes; 1: decode in this process.
@@ -63,7 +63,7 @@ class ClipConfig(tfds.core.BuilderConfig):
     width: int = WIDTH
     quality: int = QUALITY
     stride: int = STRIDE
-    max_failed_share: float = 0.05
+    max_failed_fraction: float = 0.05
     allow_missing: bool = False
     unpack: bool = True
     workers: int = 1
@@ -107,7 +107,7 @@ class ClipBuilder(FileReaderBuilder):
     class_names: Sequence[str]
     # Classes that a horizontal flip changes, each listed once: flip pairs of ids, and single ids of classes whose
     # mirror image has no class.
-    directional: Sequence[Sequence[int]] = ()
+    flip_pairs: Sequence[Sequence[int]] = ()
     # Published number of clips per split.
     official_sizes: Mapping[str, int] = MappingProxyType({})
 
@@ -140,12 +140,12 @@ class ClipBuilder(FileReaderBuilder):
         """(height, width) of the stored frames."""
         return self.builder_config.height, self.builder_config.width
 
-    def report(self) -> Report:
+    def inventory(self) -> Inventory:
         """Listed and missing clips. For a prepared data set, also the clips left out."""
         missing, splits = self.missing(), {}
         for split, clips in self.clips().items():
             absent, present = missing.get(split, []), {clip.label for clip in clips}
-            splits[split] = SplitReport(
+            splits[split] = SplitInventory(
                 official=self.official_sizes.get(split),
                 listed=len(clips) + len(absent),
                 missing=absent,
@@ -153,7 +153,7 @@ class ClipBuilder(FileReaderBuilder):
                 stored=self.info.splits[split].num_examples if split in self.info.splits else None,
                 empty_classes=[name for i, name in enumerate(self.class_names) if i not in present],
             )
-        return Report(splits, self.extra(), self.archives())
+        return Inventory(splits, self.extra(), self.archives())
 
     @functools.cached_property
     def _left_out(self) -> dict[str, list[dict[str, str]]]:
@@ -186,12 +186,12 @@ class ClipBuilder(FileReaderBuilder):
         self._check_failures(splits)
         self.info.set_splits(tfds.core.SplitDict([self._place(name, shards) for name, shards in splits.items()]))
         counts = {name: split.num_examples for name, split in self.info.splits.items()}
-        report = json.dumps(dataclasses.asdict(self.report()), indent=1)
+        report = json.dumps(dataclasses.asdict(self.inventory()), indent=1)
         folder = pathlib.Path(self.data_path)
         (folder / "report.json").write_text(report)
         self.info.metadata.update(
             provenance=self._provenance(counts),
-            directional=[list(group) for group in self.directional],
+            flip_pairs=[list(group) for group in self.flip_pairs],
             files={path.name: path.stat().st_size for path in sorted(folder.iterdir())},
         )
 
@@ -201,17 +201,17 @@ class ClipBuilder(FileReaderBuilder):
         Raises:
           PreparationError: If clips are missing without `allow_missing`, or the lists are invalid.
         """
-        report = self.report()
-        if report.problems() and not self.builder_config.allow_missing:
-            wrong = "; ".join(report.problems())
-            raise PreparationError(f"{report.text()}\n{wrong}. Use --allow_missing to prepare the available clips.")
+        inventory = self.inventory()
+        if inventory.problems() and not self.builder_config.allow_missing:
+            wrong = "; ".join(inventory.problems())
+            raise PreparationError(f"{inventory.text()}\n{wrong}. Use --allow_missing to prepare the available clips.")
         for split, clips in self.clips().items():
             if not clips:
                 raise PreparationError(f"Split {split!r} holds no clip.")
             _refuse(f"Split {split!r}, listed more than once:", [clip.id for clip in clips])
         sources = [f"{clip.source} {clip.seconds or ''}".strip() for clips in self.clips().values() for clip in clips]
         _refuse("Listed more than once:", sources)
-        _ = self.directional  # raises if its classes are unknown
+        _ = self.flip_pairs  # raises if its classes are unknown
 
     def _plan(self) -> dict[str, Any]:
         """Everything that the examples depend on. A different plan invalidates finished shards."""
@@ -242,16 +242,16 @@ class ClipBuilder(FileReaderBuilder):
     def _check_failures(self, splits: Mapping[str, Shards]) -> None:
         kept = {name: sum(shard.examples for shard in shards.shards()) for name, shards in splits.items()}
         failed = sum(len(clips) for clips in self._left_out.values())
-        total, allowed = sum(kept.values()) + failed, self.builder_config.max_failed_share
+        total, allowed = sum(kept.values()) + failed, self.builder_config.max_failed_fraction
         message = ""
         if 0 in kept.values():
             message = f"Split {min(kept, key=kept.__getitem__)!r}: none of its clips could be decoded"
         elif failed > allowed * total:
-            share = f"fraction {failed / total:.3f}; at most {allowed} allowed (max_failed_share)"
+            share = f"fraction {failed / total:.3f}; at most {allowed} allowed (max_failed_fraction)"
             message = f"{failed} of {total} clips could not be decoded: {share}"
         if message:
             raise PreparationError(
-                f"{self.report().text()}\n{message}. No data set was created; decoded clips are kept for the next try."
+                f"{self.inventory().text()}\n{message}. No data set was created. The next try keeps the decoded clips."
             )
 
     def _place(self, split: str, shards: Shards) -> tfds.core.SplitInfo:

@@ -1,12 +1,12 @@
-"""Report on a data set: clips listed, missing and left out because they could not be decoded."""
+"""Inventory of a data set: clips listed, missing and left out because they could not be decoded."""
 
 import dataclasses
 from collections.abc import Sequence
 
 
 @dataclasses.dataclass
-class SplitReport:
-    """Report on one split.
+class SplitInventory:
+    """Inventory of one split.
 
     Attributes:
       official: published number of clips; None if there is none.
@@ -26,8 +26,8 @@ class SplitReport:
 
 
 @dataclasses.dataclass
-class Report:
-    """Report on a data set.
+class Inventory:
+    """Inventory of a data set.
 
     Attributes:
       splits: split reports by name.
@@ -35,7 +35,7 @@ class Report:
       archives: archives that were not opened.
     """
 
-    splits: dict[str, SplitReport]
+    splits: dict[str, SplitInventory]
     extra: list[str]
     archives: list[str]
 
@@ -52,7 +52,7 @@ class Report:
         return found
 
     def text(self, most: int = 10) -> str:
-        """Readable report with at most `most` entries per list."""
+        """The inventory as text, with at most `most` entries per list."""
         lines = []
         for name, split in self.splits.items():
             official = "" if split.official is None else f", officially {split.official}"

@@ -93,11 +93,11 @@ NORMALIZATION: Study = {name: _rsa(normalization=name) for name in ("none", "bat
 
 # For configs/motion.py, which has two stages of two blocks.
 LAYERS: Study = {
-    "0 layers": {**_rsa(), "model.positions": ((), ())},
-    "1 layer": {**_rsa(), "model.positions": ((), (1,))},
-    "2 layers": {**_rsa(), "model.positions": ((1,), (1,))},
-    "3 layers": {**_rsa(), "model.positions": ((0, 1), (1,))},
-    "4 layers": {**_rsa(), "model.positions": ((0, 1), (0, 1))},
+    "0 layers": {**_rsa(), "model.transform_blocks": ((), ())},
+    "1 layer": {**_rsa(), "model.transform_blocks": ((), (1,))},
+    "2 layers": {**_rsa(), "model.transform_blocks": ((1,), (1,))},
+    "3 layers": {**_rsa(), "model.transform_blocks": ((0, 1), (1,))},
+    "4 layers": {**_rsa(), "model.transform_blocks": ((0, 1), (0, 1))},
 }
 
 # Convolutions, dynamic convolution, self-attention with and without softmax (σ) and position encoding, and RSA.
@@ -119,7 +119,7 @@ TABLE_2: Study = {
 
 # Kernel and context of a single RSA layer, in the block of the "1 layer" row of the supplement's table 2b.
 TABLE_4A: Study = {
-    name: {**changes, "model.positions": ((), (), (1,), ())} for name, changes in KERNEL_AND_CONTEXT.items()
+    name: {**changes, "model.transform_blocks": ((), (), (1,), ())} for name, changes in KERNEL_AND_CONTEXT.items()
 }
 
 # Latent dimension D of the decomposition of H and P in all layers, and no decomposition.
@@ -143,11 +143,11 @@ TABLE_4D: Study = {name: changes for name, changes in WINDOW.items() if name != 
 SUPPLEMENT_2A: Study = {f"L = {queries}": _rsa(num_queries=queries, latent_dim=16) for queries in (1, 2, 4, 8, 16)}
 
 SUPPLEMENT_2B: Study = {
-    "0 layers": {**_rsa(), "model.positions": ((), (), (), ())},
-    "1 layer": {**_rsa(), "model.positions": ((), (), (1,), ())},
-    "2 layers": {**_rsa(), "model.positions": ((), (), (1,), (1,))},
-    "4 layers": {**_rsa(), "model.positions": ((), (), (1, 3, 5), (1,))},
-    "7 layers": {**_rsa(), "model.positions": ((2,), (1, 3), (1, 3, 5), (1,))},
+    "0 layers": {**_rsa(), "model.transform_blocks": ((), (), (), ())},
+    "1 layer": {**_rsa(), "model.transform_blocks": ((), (), (1,), ())},
+    "2 layers": {**_rsa(), "model.transform_blocks": ((), (), (1,), (1,))},
+    "4 layers": {**_rsa(), "model.transform_blocks": ((), (), (1, 3, 5), (1,))},
+    "7 layers": {**_rsa(), "model.transform_blocks": ((2,), (1, 3), (1, 3, 5), (1,))},
 }
 
 STUDIES: dict[str, Study] = {

@@ -3,9 +3,9 @@
 python -m rsa_jax.tools.ablate --config configs/motion.py --study transforms --out ablations [--seeds 3]
     [--variants PATTERN ...]
 
-Studies are defined in rsa_jax/studies/definitions.py. --variants trains only variants whose names match a pattern, in
-which * matches any text. In --config.init_from, {variant} stands for the variant's name as in its folder name and {transform}
-for model.transform, so that every variant can start from its own weights.
+Studies are defined in rsa_jax/studies/definitions.py. --variants trains only the variants whose names match a pattern,
+in which * matches any text. In --config.init_from, {variant} stands for the variant's name as in its folder name and
+{transform} for model.transform, so that every variant can start from its own weights.
 
 OUT/STUDY holds a workdir for every run, and table.md, table.csv and plot.png, which are rewritten after every run.
 The same command resumes an interrupted study. Results cover the requested seeds. Runs that diverge (non-finite loss) or
@@ -60,7 +60,7 @@ class Cost(NamedTuple):
     """Cost of a variant: millions of parameters, billions of MACs per clip."""
 
     parameters: float
-    multiply_adds: float
+    macs: float
 
 
 class Variant(NamedTuple):
@@ -170,8 +170,8 @@ def variants_of(config: ConfigDict, fields: Study, needed: Collection[str] | Non
 def cost_of(config: ConfigDict) -> Cost:
     """Cost of the network."""
     layers = profile(config)
-    parameters, multiply_adds = (sum(getattr(layer, name) for layer in layers) for name in Cost._fields)
-    return Cost(parameters / 1e6, multiply_adds / 1e9)
+    parameters, macs = (sum(getattr(layer, name) for layer in layers) for name in Cost._fields)
+    return Cost(parameters / 1e6, macs / 1e9)
 
 
 def trials(variants: Sequence[Variant], seeds: Iterable[int], folder: Path) -> list[Trial]:
@@ -271,7 +271,7 @@ def write_results(outcomes: Sequence[Outcome], folder: Path) -> None:
 def _row(outcome: Outcome) -> list[str]:
     seeds = ", ".join(value if isinstance(value, str) else f"{value:.1f}" for value in outcome.top1)
     figures = (outcome.mean, outcome.deviation, _mean(outcome.top5), _deviation(outcome.top5))
-    cost = f"{outcome.cost.parameters:.3f}", f"{outcome.cost.multiply_adds:.4f}"
+    cost = f"{outcome.cost.parameters:.3f}", f"{outcome.cost.macs:.4f}"
     return [outcome.variant, *cost, *("" if value is None else f"{value:.1f}" for value in figures), seeds]
 
 

@@ -67,7 +67,7 @@ def clip_rows(config: ConfigDict, step: int, count: int) -> list[Row]:
     """
     info = load_info(config.data)
     batch = training_clips(config, step, count)
-    augmented = jax.device_get(jax.jit(make_augment(config, info.directional))(batch))
+    augmented = jax.device_get(jax.jit(make_augment(config, info.flip_pairs))(batch))
     ids = clip_ids(config.data, config.data.train_split, batch["index"])
     rows = []
     for i, clip in enumerate(to_pixels(augmented.clips)):

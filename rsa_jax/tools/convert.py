@@ -124,7 +124,9 @@ def _said(guessed: dict[str, Any]) -> Iterator[str]:
     if guessed["transform"] == "rsa":
         settings = dict(guessed["rsa"])
         settings["latent_dim"] = settings["latent_dim"] or "channels per query"
-        yield f"RSA in blocks {guessed['positions']}: " + ", ".join(f"{name} {it}" for name, it in settings.items())
+        yield f"RSA in blocks {guessed['transform_blocks']}: " + ", ".join(
+            f"{name} {it}" for name, it in settings.items()
+        )
     else:
         yield "no RSA"
 

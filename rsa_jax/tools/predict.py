@@ -1,11 +1,11 @@
 """Predicts classes for videos.
 
-python -m rsa_jax.tools.predict --workdir DIR VIDEO ... [--top 5] [--json out.json] [--out DIR|FILE.gif] [--window 64]
+python -m rsa_jax.tools.predict --workdir DIR VIDEO ... [--top 5] [--json out.json] [--out DIR|FILE.gif] [--chunk 64]
 
 VIDEO is a file in any container and codec that FFmpeg reads, a folder of frames, or a folder with either at any depth.
 In a folder, videos are recognised by their extension, and images beside videos are ignored.
 Frames are sampled, resized, compressed and cropped as in the preparation and evaluation of the workdir's data set. With
---window, a long video is split into parts that are predicted one by one. A video that cannot be decoded is reported,
+--chunk, a long video is split into chunks that are predicted one by one. A video that cannot be decoded is reported,
 and the exit status is 1; the others are still predicted.
 """
 
@@ -24,46 +24,20 @@ import numpy as np
 from jaxtyping import Float
 
 from rsa_jax.errors import in_one_line
-from rsa_jax.evaluation.chunks import Reading, Segment, Video, try_video
+from rsa_jax.evaluation.chunks import Chunk, Reading, try_chunks
 from rsa_jax.files import printable, write_json
 from rsa_jax.preparation.parallel import WorkerDiedError, parallel_map
 from rsa_jax.preparation.sources import list_videos
 
-# Maximum number of parts in the image of one video, and in the animation of all videos; more are subsampled evenly.
+# Maximum number of chunks in the image of one video, and in the animation of all videos; more are subsampled evenly.
 MOST_ROWS = 24
 MOST_CLIPS = 64
 
 
-@dataclasses.dataclass(frozen=True)
-class Part(Segment):
-    """A segment and the video that it belongs to.
-
-    Attributes:
-      path: path of the video.
-      rate: stored frames per second of the video; None if the file does not state it.
-    """
-
-    path: Path
-    rate: float | None
-
-    def seconds(self) -> tuple[float, float] | None:
-        """Start and end in the video, in seconds; None if the rate is unknown."""
-        return (self.start / self.rate, self.stop / self.rate) if self.rate else None
-
-    def __str__(self) -> str:
-        seconds = self.seconds()
-        times = f", {seconds[0]:.1f} to {seconds[1]:.1f} s" if seconds else ""
-        return f"frames {self.start} to {self.stop - 1}{times}"
-
-    def title(self) -> str:
-        """Name of the video, and frames and seconds of the part."""
-        return f"{printable(Path(self.path.name))}, {self}"
-
-
 class Prediction(NamedTuple):
-    """Most probable classes of a part, in descending order."""
+    """Most probable classes of a chunk, in descending order."""
 
-    part: Part
+    chunk: Chunk
     classes: list[dict[str, Any]]
 
     def line(self) -> str:
@@ -76,7 +50,7 @@ def find_paths(arguments: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(video for path in arguments for video in list_videos(path) or [path]))
 
 
-def read_parts(paths: Sequence[Path], reading: Reading, workers: int, failed: list[str]) -> Iterator[Part]:
+def read_all_chunks(paths: Sequence[Path], reading: Reading, workers: int, failed: list[str]) -> Iterator[Chunk]:
     """Decodes videos in parallel.
 
     Args:
@@ -85,13 +59,13 @@ def read_parts(paths: Sequence[Path], reading: Reading, workers: int, failed: li
       workers: number of processes.
       failed: receives the reason for every video that cannot be read.
     """
-    read = functools.partial(try_video, reading=reading)
-    for path, video in parallel_map(read, paths, min(workers, len(paths))):
-        if isinstance(video, Video):
-            yield from (Part(**vars(segment), path=path, rate=video.rate) for segment in video.segments)
+    read = functools.partial(try_chunks, reading=reading)
+    for _, chunks in parallel_map(read, paths, min(workers, len(paths))):
+        if isinstance(chunks, str):
+            failed.append(chunks)
+            print(printable(Path(chunks)), file=sys.stderr, flush=True)
         else:
-            failed.append(video)
-            print(printable(Path(video)), file=sys.stderr, flush=True)
+            yield from chunks
 
 
 def ranking(probabilities: Float[np.ndarray, " K"], class_names: Sequence[str], top: int) -> list[dict[str, Any]]:
@@ -101,21 +75,21 @@ def ranking(probabilities: Float[np.ndarray, " K"], class_names: Sequence[str], 
 
 
 def as_text(video: Sequence[Prediction]) -> str:
-    """Predictions of one video as text: its path, then one line per class for each part."""
-    lines = [printable(video[0].part.path)]
+    """Predictions of one video as text: its path, then one line per class for each chunk."""
+    lines = [printable(video[0].chunk.path)]
     for prediction in video:
-        lines += [f"  {prediction.part}"] if len(video) > 1 else []
+        lines += [f"  {prediction.chunk}"] if len(video) > 1 else []
         lines += [f"  {100 * rank['probability']:6.2f} %  {rank['name']}" for rank in prediction.classes]
     return "\n".join(lines)
 
 
 def as_json(video: Sequence[Prediction]) -> dict[str, Any]:
     """Predictions of one video for JSON. `start` (first frame) and `stop` (one past the last) count stored frames."""
-    parts = [
-        {"start": it.part.start, "stop": it.part.stop, "seconds": it.part.seconds(), "classes": it.classes}
+    chunks = [
+        {"start": it.chunk.start, "stop": it.chunk.stop, "seconds": it.chunk.seconds(), "classes": it.classes}
         for it in video
     ]
-    return {"path": str(video[0].part.path), "parts": parts}
+    return {"path": str(video[0].chunk.path), "chunks": chunks}
 
 
 def spread(predictions: Sequence[Prediction], most: int) -> list[Prediction]:
@@ -124,33 +98,33 @@ def spread(predictions: Sequence[Prediction], most: int) -> list[Prediction]:
 
 
 def draw_strip(video: Sequence[Prediction], num_frames: int, out: Path) -> None:
-    """Draws a row of frames for each part of a video, under its prediction.
+    """Draws a row of frames for each chunk of a video, under its prediction.
 
     Args:
-      video: predictions of its parts.
-      num_frames: frames per clip; the first clip of a part is drawn.
+      video: predictions of its chunks.
+      num_frames: frames per clip; the first clip of a chunk is drawn.
       out: image file to write.
     """
     from rsa_jax.pictures.clips import Row, draw_rows
 
     rows = []
     for prediction in spread(video, MOST_ROWS):
-        frames = list(prediction.part.frames()[:num_frames])
-        rows.append(Row(f"{prediction.part.title()}: {prediction.line()}", "black", frames))
+        frames = list(prediction.chunk.frames()[:num_frames])
+        rows.append(Row(f"{prediction.chunk.title()}: {prediction.line()}", "black", frames))
     draw_rows(rows, out)
 
 
 def draw_gif(predictions: Sequence[Prediction], num_frames: int, out: Path) -> None:
-    """Animates the clips of parts one after the other, beside their predictions."""
+    """Animates the clips of chunks one after the other, beside their predictions."""
     from rsa_jax.pictures.clips import annotate, save_animation
 
     images = []
-    for part, classes in spread(predictions, MOST_CLIPS):
+    for chunk, classes in spread(predictions, MOST_CLIPS):
         shares = [(rank["name"], rank["probability"]) for rank in classes]
-        images += annotate(part.frames()[:num_frames], part.title(), shares)
+        images += annotate(chunk.frames()[:num_frames], chunk.title(), shares)
     save_animation(images, out)
     if len(predictions) > MOST_CLIPS:
-        print(f"{printable(out)} shows {MOST_CLIPS} of {len(predictions)} parts.", file=sys.stderr)
+        print(f"{printable(out)} shows {MOST_CLIPS} of {len(predictions)} chunks.", file=sys.stderr)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -164,18 +138,18 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--top", type=int, default=5, help="number of classes to print (%(default)s)")
     add("--json", type=Path, help="JSON file for the predictions")
     add("--out", type=Path, help="folder for an image of each video, or a .gif file for all of them")
-    add("--window", type=int, help="frames per part (default: the whole video)")
-    add("--hop", type=int, help="frames from the start of a part to that of the next (half the window)")
-    add("--batch_size", type=int, default=8, help="parts per batch (%(default)s)")
+    add("--chunk", type=int, help="frames per chunk (default: the whole video)")
+    add("--hop", type=int, help="frames from the start of a chunk to that of the next (half a chunk)")
+    add("--batch_size", type=int, default=8, help="chunks per batch (%(default)s)")
     add("--workers", type=int, default=os.cpu_count(), help="processes that decode (%(default)s)")
     args = parser.parse_args(argv)
-    for name in ("top", "window", "hop", "batch_size", "workers"):
+    for name in ("top", "chunk", "hop", "batch_size", "workers"):
         value = getattr(args, name)
         if value is not None and value < 1:
             parser.error(f"--{name}: expected at least 1, got {value}")
-    if args.hop and not args.window:
-        parser.error("--hop: needs --window")
-    args.hop = args.hop or max(1, (args.window or 1) // 2)
+    if args.hop and not args.chunk:
+        parser.error("--hop: needs --chunk")
+    args.hop = args.hop or max(1, (args.chunk or 1) // 2)
     args.gif = args.out is not None and args.out.suffix.lower() == ".gif"
     try:
         _check_outputs(args)
@@ -210,23 +184,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     moving: list[Prediction] = []
     with in_one_line(WorkerDiedError):
         predictor = Predictor(args.workdir, args.checkpoint)
-        reading = dataclasses.replace(predictor.reading, window=args.window, hop=args.hop)
-        if reading.sampling == "published" and args.window and args.window <= reading.num_frames:
+        reading = dataclasses.replace(predictor.reading, length=args.chunk, hop=args.hop)
+        if reading.sampling == "published" and args.chunk and args.chunk <= reading.num_frames:
             raise ValueError(
-                f"--window: expected more than {reading.num_frames} frames, got {args.window}: with data.sampling="
-                "published, as in this workdir, the network sees only the first frame of shorter parts"
+                f"--chunk: expected more than {reading.num_frames} frames, got {args.chunk}: with data.sampling="
+                "published, as in this workdir, the network sees only the first frame of shorter chunks"
             )
-        parts = read_parts(find_paths(args.videos), reading, args.workers, failed)
+        chunks = read_all_chunks(find_paths(args.videos), reading, args.workers, failed)
         predictions = (
-            Prediction(part, ranking(probabilities, predictor.class_names, args.top))
-            for part, probabilities in predictor.stream(parts, args.batch_size)
+            Prediction(chunk, ranking(probabilities, predictor.class_names, args.top))
+            for chunk, probabilities in predictor.stream(chunks, args.batch_size)
         )
-        for path, group in groupby(predictions, lambda prediction: prediction.part.path):
+        for path, group in groupby(predictions, lambda prediction: prediction.chunk.path):
             video = list(group)
             print(as_text(video), flush=True)
-            if reading.sampling == "published" and video[-1].part.stop - video[-1].part.start <= reading.num_frames:
+            if reading.sampling == "published" and video[-1].chunk.stop - video[-1].chunk.start <= reading.num_frames:
                 print(
-                    f"  Note: {video[-1].part}: at most {reading.num_frames} frames; with data.sampling="
+                    f"  Note: {video[-1].chunk}: at most {reading.num_frames} frames; with data.sampling="
                     "published, the network sees only the first one.",
                     file=sys.stderr,
                 )

@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--quality", type=int, help="JPEG quality, 1 to 100 (90)")
     add("--stride", type=int, help="store every STRIDE-th frame of a video (1)")
     add(
-        "--max_failed_share",
+        "--max_failed_fraction",
         type=float,
         help="maximum fraction of clips that may be left out because they cannot be decoded (0.05)",
     )
@@ -66,8 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--validation_fraction", type=float, help="fraction of every class used for validation, without lists (0.1)")
     add("--split_seed", type=int, help="seed of the random validation split (0)")
     add(
-        "--directional",
-        dest="directional_names",
+        "--flip_pairs",
+        dest="flip_pair_names",
         nargs="+",
         metavar="CLASS[=CLASS]",
         help="classes that mirroring changes; A=B: mirroring swaps A and B",
@@ -81,10 +81,10 @@ def _check(path: Path, options: dict[str, object]) -> int:
 
     with quiet():
         builder = make_builder(path, make_config(path, **options, unpack=False))
-        report = builder.report()
-    print(report.text(most=sys.maxsize))
-    if report.problems():
-        print("; ".join(report.problems()) + ".")
+        inventory = builder.inventory()
+    print(inventory.text(most=sys.maxsize))
+    if inventory.problems():
+        print("; ".join(inventory.problems()) + ".")
         return 1
     builder.check()
     print("Nothing is missing.")
@@ -100,7 +100,7 @@ def _prepare(path: Path, name: str, data_dir: str, overwrite: bool, options: dic
     if not prepared:
         print(f"{name} is already prepared in {path}. With --overwrite it is prepared again.")
         return 0
-    print(prepared.report().text())
+    print(prepared.inventory().text())
     print(f"Prepared in {path}: provenance in metadata.json, what is missing in report.json. To train on it:")
     print(f"  --config.data.name={name} --config.data.data_dir={data_dir}")
     return 0

@@ -53,7 +53,7 @@ class LayerCost:
         input: shape of the input, `B T H W C` or `B T C`.
         output: shape and dtype of the output.
         parameters: number of parameters.
-        multiply_adds: number of MACs.
+        macs: number of MACs.
     """
 
     name: str
@@ -61,7 +61,7 @@ class LayerCost:
     input: tuple[int, ...]
     output: jax.ShapeDtypeStruct
     parameters: int
-    multiply_adds: int
+    macs: int
 
     @property
     def output_bytes(self) -> int:
@@ -228,7 +228,7 @@ def _layers(model: TSNResNet) -> Iterator[tuple[tuple[Any, ...], nnx.Module]]:
     layers = {
         path: layer
         for path, layer in nnx.iter_modules(model)
-        if hasattr(layer, "multiply_adds") or isinstance(layer, BatchNorm) or path == ("fc",)
+        if hasattr(layer, "macs") or isinstance(layer, BatchNorm) or path == ("fc",)
     }
     for path, layer in layers.items():
         if not any(path[:length] in layers for length in range(len(path))):
@@ -238,11 +238,11 @@ def _layers(model: TSNResNet) -> Iterator[tuple[tuple[Any, ...], nnx.Module]]:
 def _note(costs: list[LayerCost], path: Sequence[Any], layer: Any, x: jax.Array, y: jax.Array) -> None:
     parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param)))
     if isinstance(layer, nnx.Linear):
-        multiply_adds = x.shape[0] * x.shape[1] * layer.kernel.size
+        macs = x.shape[0] * x.shape[1] * layer.kernel.size
     else:
-        multiply_adds = 0 if isinstance(layer, BatchNorm) else layer.multiply_adds(x.shape)
+        macs = 0 if isinstance(layer, BatchNorm) else layer.macs(x.shape)
     output = jax.ShapeDtypeStruct(y.shape, y.dtype)
-    costs.append(LayerCost(layer_name(path), type(layer).__name__, x.shape, output, parameters, multiply_adds))
+    costs.append(LayerCost(layer_name(path), type(layer).__name__, x.shape, output, parameters, macs))
 
 
 def _kind(cost: LayerCost) -> tuple:
@@ -274,10 +274,10 @@ def _table(costs: Sequence[LayerCost], times: Sequence[Seconds]) -> Iterator[str
 
 
 def _line(name: str, costs: Sequence[LayerCost], times: Sequence[Seconds]) -> str:
-    parameters, multiply_adds = (sum(getattr(c, field) for c in costs) for field in ("parameters", "multiply_adds"))
+    parameters, macs = (sum(getattr(c, field) for c in costs) for field in ("parameters", "macs"))
     memory = sum(cost.output_bytes for cost in costs) / MIB
     columns = [1e3 * sum(column) for column in zip(*times, strict=True)]
-    line = f"{name:<57}{parameters:>12,}{multiply_adds / 1e6:>13,.1f}{memory:>12.2f}"
+    line = f"{name:<57}{parameters:>12,}{macs / 1e6:>13,.1f}{memory:>12.2f}"
     return line + "".join(f"{column:>{width}.2f}" for column, width in zip(columns, (10, 11), strict=False))
 
 
@@ -291,8 +291,8 @@ def main(argv: list[str]) -> None:
         costs = profile(config)
     times = measure_layers(config, costs) if TIME.value else []
     print("\n".join(_table(costs, times)))
-    parameters, multiply_adds = sum(c.parameters for c in costs) / 1e6, sum(c.multiply_adds for c in costs) / 1e9
-    print(f"\n{parameters:.3f} M parameters, {multiply_adds:.3f} G MACs")
+    parameters, macs = sum(c.parameters for c in costs) / 1e6, sum(c.macs for c in costs) / 1e9
+    print(f"\n{parameters:.3f} M parameters, {macs:.3f} G MACs")
     chip = CHIPS[TARGET.value] if TARGET.value else None
     with in_one_line(RuntimeError):
         device = chip.mesh().devices.flat[0] if chip else jax.devices()[0]

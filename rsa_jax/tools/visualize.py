@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 
 from rsa_jax.errors import in_one_line, is_mistake
-from rsa_jax.evaluation.chunks import Reading, read_video, stored_as
+from rsa_jax.evaluation.chunks import Reading, read_chunks, stored_as
 from rsa_jax.evaluation.scores import all_class_names
 from rsa_jax.files import printable
 from rsa_jax.input_pipeline.augmentation import square_crop, to_pixels
@@ -214,7 +214,7 @@ def _read_clip(
     """Name of the requested clip, and its frames as stored."""
     if args.video is not None:
         reading = Reading(config.data.num_frames, config.data.sampling, **stored_as(dataset))
-        return printable(Path(args.video.name)), read_video(args.video, reading).segments[0].frames()
+        return printable(Path(args.video.name)), read_chunks(args.video, reading)[0].frames()
     from rsa_jax.input_pipeline import pipeline  # imports TensorFlow, which a video does not need
 
     batch = pipeline.read_clips(config.data, config.data.eval_split, [args.index])

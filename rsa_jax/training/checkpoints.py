@@ -125,14 +125,14 @@ def check_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) ->
     Args:
         workdir: workdir of the run.
         config: run configuration, with `model.num_classes` set.
-        dataset: name, class names, directional classes and provenance of the data set.
+        dataset: name, class names, flip pairs and provenance of the data set.
 
     Raises:
         WorkdirError: the workdir belongs to another configuration; the message names the fields that differ.
     """
     if (workdir / "config.json").exists():
         check_same(read_config(workdir), config, workdir)
-        check_dataset(workdir, dataset, ("class_names", "directional", "num_examples"))
+        check_dataset(workdir, dataset, ("class_names", "flip_pairs", "num_examples"))
 
 
 def claim_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:

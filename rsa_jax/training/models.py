@@ -169,7 +169,7 @@ def save_model(
     finally:
         checkpoints.close()
     # The training data of the weights is unknown: None matches any data set.
-    unknown = dict.fromkeys(("name", "directional", "num_examples"))
+    unknown = dict.fromkeys(("name", "flip_pairs", "num_examples"))
     names = None if class_names is None else list(class_names)
     claim_workdir(workdir, config, unknown | {"class_names": names, "provenance": {"weights": source}})
 

@@ -29,11 +29,11 @@ def jit_train_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     config: ConfigDict,
-    directional: Sequence[Sequence[int]],
+    flip_pairs: Sequence[Sequence[int]],
     mesh: jax.sharding.Mesh,
 ) -> Any:
     """`make_train_step`, jitted: the batch is split over the mesh, and the old state is donated."""
-    step = make_train_step(model, optimizer, schedule, config, directional)
+    step = make_train_step(model, optimizer, schedule, config, flip_pairs)
     whole, parts = replicated(mesh), split_batch(mesh)
     return jax.jit(
         _on(mesh, with_precision(step, config.matmul_precision)),

@@ -164,7 +164,7 @@ def make_run(config: ConfigDict) -> Run:
         mesh,
         steps_per_epoch,
         init=jax.jit(functools.partial(create_state, config, optimizer), out_shardings=whole),
-        train_step=jit_train_step(model, optimizer, schedule, config, info.directional, mesh),
+        train_step=jit_train_step(model, optimizer, schedule, config, info.flip_pairs, mesh),
         restart=jax.jit(restart, in_shardings=(whole,), out_shardings=whole, donate_argnums=0),
         eval_step=jit_eval_step(model, config, mesh),
     )

@@ -86,12 +86,12 @@ def make_update(
     return update
 
 
-def make_augment(config: ConfigDict, directional: Sequence[Sequence[int]]) -> Callable[[Batch], Augmented]:
+def make_augment(config: ConfigDict, flip_pairs: Sequence[Sequence[int]]) -> Callable[[Batch], Augmented]:
     """Makes the function from a pipeline batch to the network's input in a training step.
 
     Args:
         config: run configuration.
-        directional: classes that a horizontal flip turns into others, as `DatasetInfo.directional`.
+        flip_pairs: classes that a horizontal flip turns into others, as `DatasetInfo.flip_pairs`.
     """
     data = config.data
 
@@ -104,8 +104,8 @@ def make_augment(config: ConfigDict, directional: Sequence[Sequence[int]]) -> Ca
             crop_scales=data.crop_scales,
             crop_distortion=data.crop_distortion,
             flip=data.flip,
-            directional=directional,
-            policy=data.directional,
+            flip_pairs=flip_pairs,
+            policy=data.flip_pairs,
         )
 
     return augment_batch
@@ -116,7 +116,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     config: ConfigDict,
-    directional: Sequence[Sequence[int]],
+    flip_pairs: Sequence[Sequence[int]],
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The training step on a pipeline batch: augmentation, network, loss, update.
 
@@ -125,9 +125,9 @@ def make_train_step(
         optimizer: from `make_optimizer`.
         schedule: learning rate of the optimizer, for the log.
         config: run configuration.
-        directional: classes that a horizontal flip turns into others, as `DatasetInfo.directional`.
+        flip_pairs: classes that a horizontal flip turns into others, as `DatasetInfo.flip_pairs`.
     """
-    augment_batch = make_augment(config, directional)
+    augment_batch = make_augment(config, flip_pairs)
     update = make_update(model, optimizer, config)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:

@@ -25,8 +25,8 @@ def guess_model(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     Fields that leave no trace in the weights, such as dropout or the strides of the stem, are not included.
 
     Returns:
-        `depth`, `stage_sizes`, `width`, `stem_kernel`, `num_classes`, `transform`, and for RSA `positions` and `rsa`
-        (a dict of fields).
+        `depth`, `stage_sizes`, `width`, `stem_kernel`, `num_classes`, `transform`, and for RSA `transform_blocks` and
+        `rsa` (a dict of fields).
 
     Raises:
         ValueError: If these are not the weights of such a network, or its RSA layers differ in their settings.
@@ -52,7 +52,7 @@ def guess_model(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     }
     if layers:
         fields["transform"] = "rsa"
-        fields["positions"] = tuple(
+        fields["transform_blocks"] = tuple(
             tuple(block for block in range(size) if (stage, block) in layers) for stage, size in enumerate(sizes)
         )
         fields["rsa"] = _common(

@@ -8,7 +8,7 @@ from PIL import Image
 
 from rsa_jax.input_pipeline import augmentation as augment_lib
 from rsa_jax.input_pipeline.augmentation import (
-    CROP_PLACES,
+    CROP_OFFSETS,
     augment,
     crop_sizes,
     example_keys,
@@ -23,7 +23,7 @@ RECIPE = {
     "crop_scales": (1.0, 0.875, 0.75, 0.66),
     "crop_distortion": 1,
     "flip": True,
-    "directional": (),
+    "flip_pairs": (),
     "policy": "skip",
 }
 
@@ -56,8 +56,8 @@ def test_every_place_and_size_is_reached_inside_the_frame():
     assert (np.asarray(start + size) <= (240, 320)).all()
     smallest = np.asarray(start)[(np.asarray(size) == 158).all(1)]
     steps = np.array([(240 - 158) // 4, (320 - 158) // 4])
-    assert {tuple(s) for s in smallest.tolist()} == {tuple(p * steps) for p in np.array(CROP_PLACES)}
-    assert len(set(CROP_PLACES)) == 13
+    assert {tuple(s) for s in smallest.tolist()} == {tuple(p * steps) for p in np.array(CROP_OFFSETS)}
+    assert len(set(CROP_OFFSETS)) == 13
 
 
 @pytest.mark.parametrize("box", [(0, 0, 60, 60), (7, 3, 50, 64), (10, 12, 31, 20), (3, 5, 20, 35)])
@@ -101,15 +101,15 @@ def test_evaluation_resizes():
     [
         ({}, [1, 2, 4], {}),
         ({"policy": "swap"}, [4], {1: 2, 2: 1}),
-        ({"directional": (), "policy": "swap"}, [], {}),
+        ({"flip_pairs": (), "policy": "swap"}, [], {}),
         ({"flip": False, "policy": "swap"}, range(5), {}),
     ],
 )
-def test_directional_classes(change, kept, swapped):
+def test_flip_pairs(change, kept, swapped):
     """Which of classes 0 to 4 are never mirrored (`kept`), and which change their label when mirrored (`swapped`)."""
     gradient = np.broadcast_to(np.arange(32, dtype=np.uint8)[:, None] * 8, (160, 1, 24, 32, 3))
     label = np.arange(160) % 5
-    recipe = RECIPE | {"directional": ((1, 2), (4,))} | change
+    recipe = RECIPE | {"flip_pairs": ((1, 2), (4,))} | change
     clips, labels, mirrored, *_ = augment(gradient, label, keys(160), image_size=16, **recipe)
     np.testing.assert_array_equal(mirrored, clips[:, 0, 0, 0, 0] > clips[:, 0, 0, -1, 0])
     for k in range(5):
@@ -120,13 +120,13 @@ def test_directional_classes(change, kept, swapped):
 
 def test_the_mirror_image_of_a_mirror_image_has_the_first_class():
     label = jnp.arange(10)
-    _, image = mirror_label(label, motion.DIRECTIONAL, "swap")
+    _, image = mirror_label(label, motion.FLIP_PAIRS, "swap")
     assert image.tolist() == [1, 0, 2, 3, 4, 5, 7, 6, 8, 9]
-    np.testing.assert_array_equal(mirror_label(image, motion.DIRECTIONAL, "swap")[1], label)
+    np.testing.assert_array_equal(mirror_label(image, motion.FLIP_PAIRS, "swap")[1], label)
 
 
 def test_unknown_policy():
-    with pytest.raises(ValueError, match=r"data.directional: expected 'skip' or 'swap', got 'never'"):
+    with pytest.raises(ValueError, match=r"data.flip_pairs: expected 'skip' or 'swap', got 'never'"):
         mirror_label(jnp.arange(2), (), "never")
 
 

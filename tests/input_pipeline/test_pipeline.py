@@ -46,7 +46,7 @@ def train(data, **kwargs):
 def test_info(data, capsys):
     info = pipeline.load_info(data)
     assert info.class_names == motion.CLASS_NAMES
-    assert info.directional == motion.DIRECTIONAL
+    assert info.flip_pairs == motion.FLIP_PAIRS
     assert info.num_examples == {"train": 64, "validation": 32}
     assert info.frame_size == (36, 36)
     assert info.provenance["label_map_sha256"]

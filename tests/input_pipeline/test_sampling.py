@@ -146,6 +146,6 @@ def test_evaluation_frames_are_those_of_the_published_code(num_frames):
         (0, 4, 2, []),
     ],
 )
-def test_sliding_windows(count, length, hop, starts):
-    parts = list(sampling.sliding_windows(iter(range(count)), length, hop))
+def test_sliding_chunks(count, length, hop, starts):
+    parts = list(sampling.sliding_chunks(iter(range(count)), length, hop))
     assert parts == [(start, list(range(start, min(start + length, count)))) for start in starts]

@@ -12,7 +12,7 @@ from flax import nnx
 from configs import common
 from rsa_jax import ops
 from rsa_jax.nn.layers import BatchNorm, StochasticDepth, average_pool
-from rsa_jax.nn.network import count_parameters, create_model, survival_rates
+from rsa_jax.nn.network import count_parameters, create_model, keep_probs
 from rsa_jax.training.models import blank_model
 from tests.tiny import FAST_COMPILATION
 
@@ -24,7 +24,7 @@ def clips(*shape, seed=0):
 def model_config(**fields):
     """A small network with one RSA block in its second stage."""
     config = common.model_config()
-    config.update(num_classes=5, width=4, stage_sizes=(1, 2), positions=((), (1,)), stem_kernel=3, dropout=0.0)
+    config.update(num_classes=5, width=4, stage_sizes=(1, 2), transform_blocks=((), (1,)), stem_kernel=3, dropout=0.0)
     config.rsa.update(num_queries=2, kernel_size=(3, 3, 3))
     config.update(fields)
     return config
@@ -79,7 +79,7 @@ def test_rsa_sees_the_order_of_frames_and_convolution_does_not(depth):
 
 @pytest.mark.parametrize("depth", [18, 50])
 def test_a_transform_may_stand_where_the_stride_is(depth):
-    config = model_config(depth=depth, stage_sizes=(1, 1), positions=((0,), (0,)))
+    config = model_config(depth=depth, stage_sizes=(1, 1), transform_blocks=((0,), (0,)))
     maps = nnx.eval_shape(lambda model, x: model.feature_maps(x), blank_model(config), clips(1, 2, 20, 12, 3))
     shapes = [y.shape for y in maps]
     expansion = 4 if depth == 50 else 1
@@ -208,7 +208,7 @@ def test_stochastic_depth_keeps_the_mean_and_drops_whole_clips():
 
 
 def test_survival_falls_linearly_to_the_last_block():
-    rates = survival_rates(16, 0.2)
+    rates = keep_probs(16, 0.2)
     np.testing.assert_allclose(rates, np.linspace(1, 0.8, 16))
 
 
@@ -218,8 +218,8 @@ def test_survival_falls_linearly_to_the_last_block():
         ({"depth": 20}, "model.depth: expected one of"),
         ({"num_classes": 0}, "model.num_classes: expected"),
         ({"dtype": "int8"}, "model.dtype: expected"),
-        ({"positions": ((0,),)}, "model.positions: expected a tuple for each of 2 stages"),
-        ({"positions": ((), (2,))}, "model.positions: stage 1 has blocks 0 to 1"),
+        ({"transform_blocks": ((0,),)}, "model.transform_blocks: expected a tuple for each of 2 stages"),
+        ({"transform_blocks": ((), (2,))}, "model.transform_blocks: stage 1 has blocks 0 to 1"),
     ],
 )
 def test_bad_configurations_are_named(fields, message):

@@ -22,7 +22,7 @@ OTHERS = [name for name in TRANSFORMS if name != "conv2d"]
 
 def model_config(**fields):
     config = common.model_config()
-    config.update(num_classes=5, width=16, stage_sizes=(1,), positions=((0,),))
+    config.update(num_classes=5, width=16, stage_sizes=(1,), transform_blocks=((0,),))
     config.update_from_flattened_dict(fields)
     return config
 

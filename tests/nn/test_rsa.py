@@ -92,14 +92,14 @@ def test_images_are_clips_of_one_frame_and_sequences_clips_of_one_pixel():
     np.testing.assert_array_equal(row, sequence_clip.kernels(x[:, :, :1, :1], (3, 0, 0))["relational"])
     with pytest.raises(ValueError, match="position: expected row 0 to 4, column 0 to 2, got 0,3"):
         image.kernels(x[:, 0], (0, 3))
-    assert sequence.multiply_adds((1, 4, 16)) == sequence_clip.multiply_adds((1, 4, 1, 1, 16))
+    assert sequence.macs((1, 4, 16)) == sequence_clip.macs((1, 4, 1, 1, 16))
     with pytest.raises(ValueError, match=r"expected input axes B H W C for this window, got shape \(1, 4, 5, 3, 16\)"):
         image(x)
 
 
 def test_groups_do_not_change_the_cost():
     """Given the switched order of Eq. 10 (project page)."""
-    costs = {make_layer(relation_groups=groups).multiply_adds((1, 2, 3, 4, 16)) for groups in (1, 2, 4, None)}
+    costs = {make_layer(relation_groups=groups).macs((1, 2, 3, 4, 16)) for groups in (1, 2, 4, None)}
     assert len(costs) == 1
 
 

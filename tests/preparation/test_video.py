@@ -221,7 +221,7 @@ def test_real_videos_are_prepared_or_reported(tmp_path):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(path)
     folders = ["--source", str(tmp_path / "source"), "--data_dir", str(tmp_path / "data")]
-    sizes = ["--height", "32", "--width", "32", "--max_failed_share", "0.2", "--workers", "2"]
+    sizes = ["--height", "32", "--width", "32", "--max_failed_fraction", "0.2", "--workers", "2"]
     assert prepare.main(["video_folder", *folders, *sizes]) == 0
     report = json.loads(next((tmp_path / "data").rglob("report.json")).read_text())
     left_out = [clip["id"] for split in report["splits"].values() for clip in split["left_out"]]

@@ -140,7 +140,7 @@ def test_another_error_ends_the_study(tmp_path, short, monkeypatch):
 def test_variants_that_do_not_fit_are_named_before_any_run(tmp_path, short):
     wrong = {
         "three": {"model.transform": "rsa", "model.rsa.num_queries": 3},
-        "a stage more": {"model.transform": "rsa", "model.positions": ((), (), (0,))},
+        "a stage more": {"model.transform": "rsa", "model.transform_blocks": ((), (), (0,))},
         "no such field": {"log.every_step": 2},
         "no number": {"batch_size": "many"},
     }

@@ -24,7 +24,7 @@ from tests.weights.test_state_dict import assert_equal_models, drawn
 @pytest.fixture
 def released(tmp_path, config):
     """A weight file that needs other settings than those of the configuration file, these settings, and the model."""
-    config.model.update(num_classes=10, width=16, stage_sizes=(2,), positions=((1,),), stem_kernel=5)
+    config.model.update(num_classes=10, width=16, stage_sizes=(2,), transform_blocks=((1,),), stem_kernel=5)
     config.model.rsa.update(kernel_size=(3, 5, 5), num_queries=4, context="V")
     model = drawn(blank_model(config.model))
     path = tmp_path / "released.safetensors"

@@ -69,8 +69,8 @@ def test_a_prepared_file_gets_the_probabilities_of_the_evaluation(evaluated, cap
     assert [video["path"] for video in written["videos"]] == paths
     expected = np.exp(scores.log_probabilities)
     assert np.ptp(expected[:, 0]) > 1e-3  # the videos differ by more than rounding
-    np.testing.assert_allclose([probabilities(video["parts"][0]) for video in written["videos"]], expected, rtol=1e-5)
-    ranks = written["videos"][0]["parts"][0]["classes"]
+    np.testing.assert_allclose([probabilities(video["chunks"][0]) for video in written["videos"]], expected, rtol=1e-5)
+    ranks = written["videos"][0]["chunks"][0]["classes"]
     assert ranks[0]["probability"] >= ranks[1]["probability"]
     assert [rank["name"] for rank in ranks] == [CLASSES[rank["class"]] for rank in ranks]
     printed = capsys.readouterr().out.splitlines()
@@ -85,24 +85,24 @@ def test_the_pixels_are_those_of_the_prepared_data_set(evaluated):
     batch = next(pipeline.eval_batches(config.data, split="validation", batch_size=6, num_clips=2))
     reading = Predictor(workdir, "latest").reading
     for path, frames in zip(batch["id"], batch["frames"], strict=True):
-        (segment,) = predict.try_video(workdir.parent / "videos/validation" / path.decode(), reading).segments
-        np.testing.assert_array_equal(segment.frames(), frames)
+        (chunk,) = predict.try_chunks(workdir.parent / "videos/validation" / path.decode(), reading)
+        np.testing.assert_array_equal(chunk.frames(), frames)
 
 
-def test_a_long_video_in_parts(evaluated, tmp_path, capsys):
+def test_a_long_video_in_chunks(evaluated, tmp_path, capsys):
     """22 frames, of which every second one is kept; against a prediction from the same frames."""
     _, workdir = evaluated
     video = workdir.parent / "videos/validation/right/clip 1.avi"
     gif = tmp_path / "parts.gif"
-    status, written = run(workdir, video, "--window", 4, "--hop", 3, "--out", gif)
-    parts = written["videos"][0]["parts"]
+    status, written = run(workdir, video, "--chunk", 4, "--hop", 3, "--out", gif)
+    parts = written["videos"][0]["chunks"]
     assert status == 0
     assert [(part["start"], part["stop"]) for part in parts] == [(0, 4), (3, 7), (6, 10), (7, 11)]
     assert parts[1]["seconds"] == pytest.approx([3 / 6, 7 / 6])
     assert "frames 3 to 6, 0.5 to 1.2 s" in capsys.readouterr().out
     assert Image.open(gif).n_frames == 4 * 4
     predictor = Predictor(workdir)
-    (whole,) = predict.try_video(video, dataclasses.replace(predictor.reading, num_frames=11, num_clips=1)).segments
+    (whole,) = predict.try_chunks(video, dataclasses.replace(predictor.reading, num_frames=11, num_clips=1))
     chosen = [3, 4, 5, 6] * 2  # a part has as many frames as a clip, so its two clips are equal
     np.testing.assert_allclose(probabilities(parts[1]), predictor(whole.frames()[None, chosen])[0], rtol=1e-5)
 
@@ -124,13 +124,13 @@ def test_a_workdir_with_the_published_sampling_and_precision(evaluated, tmp_path
     capsys.readouterr()
     _, content = run(workdir, video)
     np.testing.assert_allclose(
-        probabilities(content["videos"][0]["parts"][0]), np.exp(scores.log_probabilities[short]), rtol=1e-5
+        probabilities(content["videos"][0]["chunks"][0]), np.exp(scores.log_probabilities[short]), rtol=1e-5
     )
     assert (
         "at most 4 frames; with data.sampling=published, the network sees only the first one" in capsys.readouterr().err
     )
-    with pytest.raises(SystemExit, match=r"--window: expected more than 4 frames, got 4: with data.sampling=published"):
-        run(workdir, video, "--window", 4)
+    with pytest.raises(SystemExit, match=r"--chunk: expected more than 4 frames, got 4: with data.sampling=published"):
+        run(workdir, video, "--chunk", 4)
     predictor = Predictor(workdir)
     lowered = predictor._predict.lower(*predictor._arrays, np.zeros((1, 8, 40, 56, 3), np.uint8), View())
     assert all(line.count("HIGHEST") == 2 for line in products(lowered))
@@ -198,13 +198,13 @@ def test_odd_names_stop_nothing(evaluated, tmp_path):
         assert out.exists()
 
 
-def test_moving_pictures_of_many_parts_show_some(evaluated, tmp_path, monkeypatch, capsys):
+def test_animations_of_many_chunks_show_some(evaluated, tmp_path, monkeypatch, capsys):
     _, workdir = evaluated
     monkeypatch.setattr(predict, "MOST_CLIPS", 2)
     video = workdir.parent / "videos/validation/right/clip 1.avi"
-    run(workdir, video, "--window", 4, "--hop", 3, "--out", tmp_path / "x.gif")
+    run(workdir, video, "--chunk", 4, "--hop", 3, "--out", tmp_path / "x.gif")
     assert Image.open(tmp_path / "x.gif").n_frames == 2 * 4
-    assert "shows 2 of 4 parts" in capsys.readouterr().err
+    assert "shows 2 of 4 chunks" in capsys.readouterr().err
 
 
 def test_a_converted_model_does_not_know_its_data(evaluated, tmp_path):
@@ -215,7 +215,7 @@ def test_a_converted_model_does_not_know_its_data(evaluated, tmp_path):
     assert (predictor.reading.size, predictor.reading.quality, predictor.reading.stride) == ((240, 320), 90, 1)
 
 
-@pytest.mark.parametrize("flag", ["--top", "--window", "--hop", "--batch_size", "--workers"])
+@pytest.mark.parametrize("flag", ["--top", "--chunk", "--hop", "--batch_size", "--workers"])
 def test_numbers_are_checked(flag, capsys):
     with pytest.raises(SystemExit):
         predict.main(["video.mp4", "--workdir", "x", flag, "0"])

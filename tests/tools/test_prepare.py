@@ -30,7 +30,7 @@ def data(tmp_path, name="video_folder/mine"):
 def test_prepares_videos_and_reports_what_was_left_out(tmp_path, capsys):
     write_folder(tmp_path / "videos", {"walk left": 4, "run": 4})
     (tmp_path / "videos/run/bad one.mp4").write_text("no video")
-    assert run(tmp_path, "--max_failed_share", "0.2", "--directional", "walk left=run") == 0
+    assert run(tmp_path, "--max_failed_fraction", "0.2", "--flip_pairs", "walk left=run") == 0
     printed = capsys.readouterr()
     assert "bad one.mp4: cannot be decoded" in printed.out
     assert "left out: 1" in printed.out
@@ -39,7 +39,7 @@ def test_prepares_videos_and_reports_what_was_left_out(tmp_path, capsys):
     (tmp_path / "videos").rename(tmp_path / "gone")  # the source is no longer needed
     info = pipeline.load_info(data(tmp_path))
     assert info.class_names == ("run", "walk left")
-    assert info.directional == ((1, 0),)
+    assert info.flip_pairs == ((1, 0),)
     assert sum(info.num_examples.values()) == 8
     assert info.frame_size == (48, 64)
     assert info.provenance["left_out"][0]["id"] == "run/bad one.mp4"

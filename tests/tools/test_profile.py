@@ -197,7 +197,7 @@ RECIPES = {
 
 def totals(config):
     costs = profile(config)
-    return sum(cost.multiply_adds for cost in costs) / 1e9, sum(cost.parameters for cost in costs) / 1e6
+    return sum(cost.macs for cost in costs) / 1e9, sum(cost.parameters for cost in costs) / 1e6
 
 
 def assert_printed(value, printed):
@@ -220,7 +220,7 @@ def changed(recipe, changes):
 def cached_totals(recipe, changes):
     config = changed(recipe, {name: as_tuple(value) for name, value in json.loads(changes).items()})
     costs = profile(config)
-    return np.array([sum(getattr(cost, of) for cost in costs) for of in ("multiply_adds", "parameters")])
+    return np.array([sum(getattr(cost, of) for cost in costs) for of in ("macs", "parameters")])
 
 
 def exact_totals(recipe, changes):
@@ -278,12 +278,12 @@ def layer_total(config, channels, shape):
         return make_transform(channels) if make_transform else SpatialConv(channels, channels, 3, rngs=nnx.Rngs(0))
 
     layer = nnx.eval_shape(make)
-    return layer.multiply_adds(shape), sum(leaf.size for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param)))
+    return layer.macs(shape), sum(leaf.size for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param)))
 
 
 def stages(config):
     """Channels, side of the feature map and blocks with a transform, for every stage."""
-    for stage, blocks in enumerate(config.model.positions):
+    for stage, blocks in enumerate(config.model.transform_blocks):
         yield config.model.width * 2**stage, config.data.image_size // (4 * 2**stage), blocks
 
 
@@ -354,7 +354,7 @@ def test_tables_have_the_rows_of_the_paper():
     def fields(name):
         return {field for changes in STUDIES[name].values() for field in changes} - {"model.transform"}
 
-    assert column("table_4a", "model.positions") == [((), (), (1,), ())] * 9
+    assert column("table_4a", "model.transform_blocks") == [((), (), (1,), ())] * 9
     parts = column("table_4a", "model.rsa.kernel"), column("table_4a", "model.rsa.context")
     assert set(zip(*parts, strict=True)) == set(itertools.product(PARTS, PARTS))
     assert fields("table_4b") == {"model.rsa.latent_dim", "model.rsa.decomposed"}
@@ -367,7 +367,7 @@ def test_tables_have_the_rows_of_the_paper():
     assert column("table_4d", "model.rsa.kernel_size") == windows
     assert column("supplement_2a", "model.rsa.num_queries") == [1, 2, 4, 8, 16]
     assert column("supplement_2a", "model.rsa.latent_dim") == [16] * 5
-    assert [sum(map(len, blocks)) for blocks in column("supplement_2b", "model.positions")] == [0, 1, 2, 4, 7]
+    assert [sum(map(len, blocks)) for blocks in column("supplement_2b", "model.transform_blocks")] == [0, 1, 2, 4, 7]
     assert column("supplement_2c", "model.rsa.normalization") == ["none", "batch", "lambda", "l2"]
     attention = {
         tuple(changes[f"model.self_attention.{field}"] for field in ("kernel_size", "softmax", "position"))
@@ -399,7 +399,7 @@ def test_costs_of_the_recipes(recipe):
 
 
 def test_recomputing_blocks_and_bfloat16_keep_less(config):
-    config.model.update(num_classes=10, stage_sizes=(3,), positions=((1,),))
+    config.model.update(num_classes=10, stage_sizes=(3,), transform_blocks=((1,),))
     kept = saved_bytes(config, jax.devices()[0])
     activations = sum(cost.output.size for cost in profile(config)) * 4
     assert kept > activations / 2

@@ -18,7 +18,7 @@ from tests.tiny import tiny_config
 @pytest.fixture(scope="module")
 def model():
     config = tiny_config("unused").model
-    config.num_classes, config.stage_sizes, config.positions = 3, (2,), ((0, 1),)
+    config.num_classes, config.stage_sizes, config.transform_blocks = 3, (2,), ((0, 1),)
     config.zero_init, config.remat = False, True
     model = create_model(config, rngs=nnx.Rngs(0))
     model.eval()

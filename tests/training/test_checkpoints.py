@@ -20,7 +20,7 @@ from rsa_jax.training.checkpoints import (
 )
 from rsa_jax.training.state import TrainState, with_implementation
 
-DATASET = {"class_names": ("a", "b"), "directional": (), "num_examples": {"train": 5}}
+DATASET = {"class_names": ("a", "b"), "flip_pairs": (), "num_examples": {"train": 5}}
 
 
 def state(step):

@@ -29,7 +29,7 @@ def batch(size=8):
 def one_step(config, **inputs):
     schedule = make_schedule(config.optimizer, epochs=2, steps_per_epoch=4)
     optimizer = make_optimizer(config.optimizer, schedule)
-    step = make_train_step(define_model(config.model, jax.devices()[0]), optimizer, schedule, config, directional=())
+    step = make_train_step(define_model(config.model, jax.devices()[0]), optimizer, schedule, config, flip_pairs=())
     return jax.jit(step, compiler_options=FAST_COMPILATION)(create_state(config, optimizer), batch() | inputs)
 
 
@@ -76,8 +76,8 @@ def test_a_mirrored_clip_counts_for_the_class_of_its_mirror_image(step_config, m
     """Only with the policy 'swap': in the published recipes, clips of such classes are not mirrored."""
     update = lambda state, clips, label: (state, {"label": label})  # noqa: E731
     monkeypatch.setattr("rsa_jax.training.step.make_update", lambda *args: update)
-    step_config.data.directional = policy or step_config.data.directional
-    step = make_train_step(None, None, lambda step: 0.1, step_config, directional=((2, 3), (4,)))
+    step_config.data.flip_pairs = policy or step_config.data.flip_pairs
+    step = make_train_step(None, None, lambda step: 0.1, step_config, flip_pairs=((2, 3), (4,)))
     label = np.arange(64, dtype=np.int32) % 6
     _, metrics = step(TrainState(0, None, None, None), batch(64) | {"label": label})
     changed = np.asarray(metrics["label"]) != label
@@ -90,7 +90,7 @@ def test_a_step_is_compiled_once(step_config):
     optimizer = make_optimizer(step_config.optimizer, lambda step: 0.1)
     state = jax.eval_shape(lambda: create_state(step_config, optimizer))
     step = make_train_step(
-        define_model(step_config.model, jax.devices()[0]), optimizer, lambda step: 0.1, step_config, directional=()
+        define_model(step_config.model, jax.devices()[0]), optimizer, lambda step: 0.1, step_config, flip_pairs=()
     )
     after, _ = jax.eval_shape(step, state, batch())
     for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):

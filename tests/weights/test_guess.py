@@ -10,13 +10,20 @@ from tests import golden_files
 
 SETTINGS = [
     {},
-    {"depth": 18, "width": 32, "positions": ((0,), (), (1,), ()), "num_classes": 3},
+    {"depth": 18, "width": 32, "transform_blocks": ((0,), (), (1,), ()), "num_classes": 3},
     {"depth": 101, "width": 16, "transform": "conv2d"},
-    {"width": 16, "stage_sizes": (2, 1), "positions": ((0, 1), (0,)), "rsa.latent_dim": 5, "rsa.num_queries": 4},
-    {"width": 16, "stage_sizes": (2, 1), "positions": ((0, 1), (0,)), "rsa.latent_dim": 2},
-    {"width": 16, "stage_sizes": (1,), "positions": ((0,),), "rsa.kernel": "V", "rsa.context": "R", "stem_kernel": 3},
-    {"width": 16, "stage_sizes": (1,), "positions": ((0,),), "rsa.kernel": "R", "rsa.context": "V"},
-    {"width": 16, "stage_sizes": (1,), "positions": ((0,),), "rsa.kernel_size": (3, 9, 5), "rsa.num_queries": 1},
+    {"width": 16, "stage_sizes": (2, 1), "transform_blocks": ((0, 1), (0,)), "rsa.latent_dim": 5, "rsa.num_queries": 4},
+    {"width": 16, "stage_sizes": (2, 1), "transform_blocks": ((0, 1), (0,)), "rsa.latent_dim": 2},
+    {
+        "width": 16,
+        "stage_sizes": (1,),
+        "transform_blocks": ((0,),),
+        "rsa.kernel": "V",
+        "rsa.context": "R",
+        "stem_kernel": 3,
+    },
+    {"width": 16, "stage_sizes": (1,), "transform_blocks": ((0,),), "rsa.kernel": "R", "rsa.context": "V"},
+    {"width": 16, "stage_sizes": (1,), "transform_blocks": ((0,),), "rsa.kernel_size": (3, 9, 5), "rsa.num_queries": 1},
 ]
 
 
@@ -29,7 +36,7 @@ def test_what_is_guessed_is_what_was_made(settings):
     again = common.model_config()
     again.update(guessed)
     if config.transform == "conv2d":
-        again.positions = config.positions
+        again.transform_blocks = config.transform_blocks
     assert again == config
 
 
@@ -37,7 +44,7 @@ def test_the_released_names_and_shapes_are_rsanet_50():
     shapes = golden_files.read("state_dict_shapes")
     guessed = guess_model({f"module.{name}": np.zeros(shape) for name, shape in shapes.items()})
     assert (guessed["depth"], guessed["stage_sizes"], guessed["num_classes"]) == (50, (), 174)
-    assert guessed["positions"] == ((2,), (1, 3), (1, 3, 5), (1,))
+    assert guessed["transform_blocks"] == ((2,), (1, 3), (1, 3, 5), (1,))
     assert guessed["rsa"] == {
         "num_queries": 8,
         "kernel_size": (5, 7, 7),

@@ -112,7 +112,7 @@ def test_files_of_pytorch(torch, tmp_path):
 
 def test_bfloat16_tensors_are_loaded(torch):
     config = common.model_config()
-    config.update(num_classes=3, depth=18, width=8, stage_sizes=(1,), positions=((),))
+    config.update(num_classes=3, depth=18, width=8, stage_sizes=(1,), transform_blocks=((),))
     model = blank_model(config)
     load_torch(model, {name: torch.full(a.shape, 0.5, dtype=torch.bfloat16) for name, a in to_torch(model).items()})
     np.testing.assert_array_equal(model.fc.bias[...], 0.5)

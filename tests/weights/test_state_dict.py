@@ -95,9 +95,9 @@ def test_a_single_layer_comes_back_bit_for_bit(case):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"depth": 18, "positions": ((0, 1), (), (1,), ())},
+        {"depth": 18, "transform_blocks": ((0, 1), (), (1,), ())},
         {"depth": 34, "transform": "conv2d"},
-        {"depth": 101, "positions": ((), (), (0, 22), (0,))},
+        {"depth": 101, "transform_blocks": ((), (), (0, 22), (0,))},
     ],
 )
 def test_models_of_any_depth_and_positions_come_back_bit_for_bit(fields):
@@ -113,7 +113,7 @@ def test_torchvision_gives_all_but_transforms_and_classifier(depth, parameters):
     state_dict = torchvision_state_dict(depth)
     running = ("running_mean", "running_var", "num_batches_tracked")
     assert sum(array.size for name, array in state_dict.items() if not name.endswith(running)) == parameters
-    config = model_config(depth=depth, positions=((), (1,), (0, 1), ()))
+    config = model_config(depth=depth, transform_blocks=((), (1,), (0, 1), ()))
     model = drawn(blank_model(config))
     before = to_torch(model)
     load_torch(model, state_dict)
@@ -138,7 +138,7 @@ def test_a_network_without_transforms_takes_all_of_torchvision_but_the_classifie
 
 
 def test_all_that_does_not_fit_is_listed_and_nothing_is_loaded():
-    config = model_config(depth=18, width=8, stage_sizes=(1,), positions=((),))
+    config = model_config(depth=18, width=8, stage_sizes=(1,), transform_blocks=((),))
     model = drawn(blank_model(config))
     state_dict, before = to_torch(drawn(blank_model(config), seed=1)), to_torch(model)
     del state_dict["base_model.bn1.bias"]
@@ -178,7 +178,7 @@ UNPUBLISHED = [
 
 @pytest.mark.parametrize(("fields", "said"), UNPUBLISHED)
 def test_what_the_published_code_does_not_know_takes_weights_of_torchvision_alone(fields, said):
-    config = model_config(depth=18, positions=((0,), (), (), ()))
+    config = model_config(depth=18, transform_blocks=((0,), (), (), ()))
     config.update_from_flattened_dict(fields)
     model = blank_model(config)
     for refused in (lambda: to_torch(model), lambda: load_torch(model, {"new_fc.bias": np.zeros(5)})):
@@ -200,7 +200,7 @@ def test_torchvision_of_another_depth_is_refused():
 
 
 def test_the_classifier_may_stay_out():
-    fields = {"depth": 18, "width": 8, "stage_sizes": (1,), "positions": ((),)}
+    fields = {"depth": 18, "width": 8, "stage_sizes": (1,), "transform_blocks": ((),)}
     source, target = drawn(blank_model(model_config(num_classes=9, **fields))), blank_model(model_config(**fields))
     load_torch(target, to_torch(source), classifier=False)
     back = to_torch(target)

@@ -26,7 +26,7 @@ CLASS_NAMES = (
     *("approaching", "separating"),
 )
 # Flip pairs.
-DIRECTIONAL = ((0, 1), (6, 7))
+FLIP_PAIRS = ((0, 1), (6, 7))
 
 # Shapes as unions of convex parts. A part is a list of half-planes (x, y, d): points with x·px + y·py <= d.
 # No shape is rotationally symmetric. Each roughly fills the unit disc.
@@ -171,7 +171,7 @@ class Motion(ClipBuilder):
         MotionConfig(name="tiny", num_train=64, num_validation=32),  # for tests
     ]
     class_names = CLASS_NAMES
-    directional = DIRECTIONAL
+    flip_pairs = FLIP_PAIRS
 
     def clips(self) -> dict[str, Sequence[Clip]]:
         """Clips by split, each with its own seed. Class sizes differ by at most one."""

@@ -260,7 +260,7 @@ class OfficialBuilder(ClipBuilder):
         return self._videos[1]
 
     @property
-    def directional(self) -> Sequence[Sequence[int]]:  # type: ignore[override]
+    def flip_pairs(self) -> Sequence[Sequence[int]]:  # type: ignore[override]
         """Ids of the classes of `mirror_names`."""
         names = self.class_names
         unknown = [name for pair in self.mirror_names for name in pair if name not in names]

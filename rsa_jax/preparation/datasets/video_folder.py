@@ -26,7 +26,7 @@ class VideoFolderConfig(ClipConfig):
       validation_fraction: fraction of every class used as the validation split; only without lists
         and split folders.
       split_seed: seed of that random split.
-      directional_names: classes that a horizontal flip changes: "NAME=NAME" for a flip pair, "NAME" for a class whose
+      flip_pair_names: classes that a horizontal flip changes: "NAME=NAME" for a flip pair, "NAME" for a class whose
         mirror image has no class.
     """
 
@@ -36,7 +36,7 @@ class VideoFolderConfig(ClipConfig):
     label_names: str | None = None
     validation_fraction: float = 0.1
     split_seed: int = 0
-    directional_names: Sequence[str] = ()
+    flip_pair_names: Sequence[str] = ()
 
 
 def source_folder(source: str) -> pathlib.Path:
@@ -181,25 +181,25 @@ def find_splits(config: VideoFolderConfig) -> tuple[list[str], Splits]:
     return split_by_fraction(source, config.validation_fraction, config.split_seed)
 
 
-def _directional_group(text: str, class_names: Sequence[str]) -> tuple[int, ...]:
+def _flip_pair(text: str, class_names: Sequence[str]) -> tuple[int, ...]:
     """Ids of the classes in "NAME" or "NAME=NAME"; a name may contain "=" if the whole text is one name."""
     names = [text] if text in class_names else text.split("=")
     unknown = [name for name in names if name not in class_names]
     if unknown:
         raise PreparationError(
-            f"directional: no such class: {', '.join(map(repr, unknown))}; there are {', '.join(class_names)}."
+            f"flip_pairs: no such class: {', '.join(map(repr, unknown))}; there are {', '.join(class_names)}."
         )
     if len(names) > 2:
-        raise PreparationError(f"directional: expected 'NAME' or 'NAME=NAME', got {text!r}.")
+        raise PreparationError(f"flip_pairs: expected 'NAME' or 'NAME=NAME', got {text!r}.")
     return tuple(class_names.index(name) for name in names)
 
 
-def _directional_groups(texts: Sequence[str], class_names: Sequence[str]) -> list[tuple[int, ...]]:
-    groups = [_directional_group(text, class_names) for text in texts]
+def _flip_pairs(texts: Sequence[str], class_names: Sequence[str]) -> list[tuple[int, ...]]:
+    groups = [_flip_pair(text, class_names) for text in texts]
     ids = [id for group in groups for id in group]
     twice = sorted({class_names[id] for id in ids if ids.count(id) > 1})
     if twice:
-        raise PreparationError(f"directional: named more than once: {', '.join(twice)}.")
+        raise PreparationError(f"flip_pairs: named more than once: {', '.join(twice)}.")
     return groups
 
 
@@ -222,7 +222,7 @@ class VideoFolder(ClipBuilder):
             for clip in clips:
                 if clip.id != clip.id.encode(errors="replace").decode():
                     raise PreparationError(f"Not UTF-8: the file name {clip.id!a}. Rename it.")
-        return names, splits, _directional_groups(self.builder_config.directional_names, names)
+        return names, splits, _flip_pairs(self.builder_config.flip_pair_names, names)
 
     @property
     def class_names(self) -> Sequence[str]:  # type: ignore[override]
@@ -230,8 +230,8 @@ class VideoFolder(ClipBuilder):
         return self._found[0]
 
     @property
-    def directional(self) -> Sequence[Sequence[int]]:  # type: ignore[override]
-        """Classes that the user declares directional."""
+    def flip_pairs(self) -> Sequence[Sequence[int]]:  # type: ignore[override]
+        """Classes that the user declares to change under a horizontal flip."""
         return self._found[2]
 
     def clips(self) -> dict[str, Sequence[Clip]]:

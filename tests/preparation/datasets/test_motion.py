@@ -38,8 +38,8 @@ def test_every_class_moves_its_quantity_alone_and_visibly():
         assert low <= step <= high
 
 
-def test_directional_classes():
-    pairs = [tuple(motion.CLASS_NAMES[i] for i in pair) for pair in motion.DIRECTIONAL]
+def test_flip_pairs():
+    pairs = [tuple(motion.CLASS_NAMES[i] for i in pair) for pair in motion.FLIP_PAIRS]
     assert pairs == [("moving left", "moving right"), ("turning left", "turning right")]
 
 

@@ -71,7 +71,7 @@ def test_the_other_versions_of_two_data_sets(tmp_path):
     miniatures.finegym(tmp_path / "source/gym", num_classes=288)
     builder = build(tmp_path, "finegym/gym288")
     assert len(set(builder.class_names)) == 288
-    assert builder.report().splits["train"].official == 29_334
+    assert builder.inventory().splits["train"].official == 29_334
 
 
 def test_archives_are_unpacked_parts_and_all(tmp_path, capsys):
@@ -211,7 +211,7 @@ def test_what_is_missing_or_extra_is_named(tmp_path, capsys):
     miniatures.write_clip(videos / "another.mp4")
     assert run(tmp_path, "diving48/v2", "--allow_missing") == 1  # one in twenty is too many
     assert "1 of 19 clips could not be decoded" in capsys.readouterr().err
-    assert run(tmp_path, "diving48/v2", "--allow_missing", "--max_failed_share", "0.1") == 0
+    assert run(tmp_path, "diving48/v2", "--allow_missing", "--max_failed_fraction", "0.1") == 0
     printed = capsys.readouterr().out
     for line in ("train: 16 clips listed, officially 15027; 1 missing; 14 stored", "-video00_00000", "another.mp4"):
         assert line in printed
@@ -233,7 +233,7 @@ def test_extracted_frames_with_lists(tmp_path):
     assert pipeline.load_info(data(tmp_path, "diving48/v2")).class_names[1] == "Back 1som NoTwis PIKE"
     (tmp_path / "val.txt").write_text("frames of all/16 8 48\n")
     with pytest.raises(PreparationError, match=r"val.txt: expected labels from 0 to 47, got 48 to 48"):
-        build(tmp_path, "diving48/v2", train_list=lists[1], validation_list=lists[3]).report()
+        build(tmp_path, "diving48/v2", train_list=lists[1], validation_list=lists[3]).inventory()
 
 
 def test_every_third_frame(tmp_path):
@@ -245,11 +245,11 @@ def test_every_third_frame(tmp_path):
     assert np.abs(frames - moving_bar(8)[[0, 3, 3, 6]]).mean() < 12  # three frames are stored
 
 
-def test_directional_classes_are_known_by_name(tmp_path):
+def test_flip_pairs_are_known_by_name(tmp_path):
     miniatures.something_something_v1(tmp_path / "source")
     builder = build(tmp_path, "something_something_v1")
-    assert len(builder.directional) == 3
-    for one, other in builder.directional:
+    assert len(builder.flip_pairs) == 3
+    for one, other in builder.flip_pairs:
         swapped = builder.class_names[one].replace("left", "?").replace("right", "left").replace("?", "right")
         assert swapped == builder.class_names[other]
 
@@ -299,13 +299,13 @@ def test_annotations_that_are_wrong(tmp_path, name, file, content, message):
         content, encoding="latin-1"
     )
     with pytest.raises(PreparationError, match=message):
-        build(tmp_path, name).report()
+        build(tmp_path, name).inventory()
 
 
 def test_annotations_that_are_not_there(tmp_path):
     (tmp_path / "source").mkdir()
     with pytest.raises(PreparationError, match=r"There is no Diving48_vocab.json in .*source"):
-        build(tmp_path, "diving48/v2").report()
+        build(tmp_path, "diving48/v2").inventory()
     with pytest.raises(PreparationError, match="there are diving48/v2, diving48/v1"):
         build(tmp_path, "diving48")
     with pytest.raises(PreparationError, match="diving48 has no option --validation_fraction"):
@@ -316,7 +316,7 @@ def test_two_videos_of_one_name_are_refused(tmp_path):
     miniatures.diving48(tmp_path / "source")
     miniatures.write_clip(tmp_path / "source/copy/-video00_00000.mp4")
     with pytest.raises(PreparationError, match=r"1 duplicate clips .*-video00_00000"):
-        build(tmp_path, "diving48/v2").report()
+        build(tmp_path, "diving48/v2").inventory()
 
 
 def test_places_of_an_element():

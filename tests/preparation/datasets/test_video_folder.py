@@ -133,19 +133,19 @@ def test_one_list_is_not_enough(tmp_path):
 
 @pytest.fixture
 def build(tmp_path):
-    """Builder of a data set of four classes, given the directional names."""
+    """Builder of a data set of four classes, given the names of its flip pairs."""
     touch(tmp_path / "v", *(f"{name}/{i}.mp4" for name in ("a=b", "left", "right", "up") for i in range(2)))
 
     def build(*names):
-        config = VideoFolderConfig(name="x", source=str(tmp_path / "v"), directional_names=names)
+        config = VideoFolderConfig(name="x", source=str(tmp_path / "v"), flip_pair_names=names)
         return VideoFolder(data_dir=tmp_path, config=config)
 
     return build
 
 
-def test_directional_names(build):
-    assert build("right=left", "up", "a=b").directional == [(2, 1), (3,), (0,)]
-    assert build("right", "left").directional == [(2,), (1,)]
+def test_flip_pair_names(build):
+    assert build("right=left", "up", "a=b").flip_pairs == [(2, 1), (3,), (0,)]
+    assert build("right", "left").flip_pairs == [(2,), (1,)]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_directional_names(build):
         (["left=right=up"], "expected 'NAME' or 'NAME=NAME', got 'left=right=up'"),
     ],
 )
-def test_directional_names_that_do_not_fit_are_refused_before_anything_is_decoded(build, names, message):
+def test_flip_pair_names_that_do_not_fit_are_refused_before_anything_is_decoded(build, names, message):
     with pytest.raises(PreparationError, match=message):
         build(*names)
 
