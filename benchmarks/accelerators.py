@@ -25,17 +25,20 @@ from ml_collections import ConfigDict
 from benchmarks.measure import RESULTS, table
 from benchmarks.textbook_resnet import make_step
 from benchmarks.transform import STAGES
-from configs import common
 from rsa_jax import ops
 from rsa_jax.chips import CHIPS, Chip, Cost, compile_for
+from rsa_jax.evaluation.evaluator import jit_eval_step
+from rsa_jax.evaluation.views import View
 from rsa_jax.input_pipeline.augmentation import square_crop
 from rsa_jax.nn.layers import SpatialConv
+from rsa_jax.nn.protocols import Transform
 from rsa_jax.nn.registry import TRANSFORMS, transform_factory
 from rsa_jax.precision import with_precision
+from rsa_jax.settings import default_config
+from rsa_jax.training.mesh import replicated, split_batch
 from rsa_jax.training.optimizer import make_optimizer
-from rsa_jax.training.programs import abstract_batch, jit_eval_step, lower_train_step
-from rsa_jax.training.state import ModelDefinition, abstract_state, create_state, define_model, replicated, split_batch
-from rsa_jax.training.step import View, make_augment, make_update
+from rsa_jax.training.state import ModelDefinition, abstract_state, create_state, define_model
+from rsa_jax.training.step import abstract_batch, lower_train_step, make_augment, make_update
 
 CLIPS, FRAMES, SIDE, CLASSES = 8, 16, 224, 174
 STORED = (240, 320)
@@ -48,7 +51,7 @@ Lower = Callable[[jax.sharding.Mesh], jax.stages.Lowered]
 
 def make_config(**fields: Any) -> ConfigDict:
     """RSANet-R50 in bfloat16, with some fields changed."""
-    config = common.get_config()
+    config = default_config()
     config.update_from_flattened_dict(
         {
             "model.num_classes": CLASSES,
@@ -108,7 +111,7 @@ def layer(
     device = mesh.devices.flat[0]
     config.model.implementation = implementation or ops.preferred(device)
 
-    def make() -> nnx.Module:
+    def make() -> Transform:
         factory = transform_factory(config.model, nnx.Rngs(0))
         return factory(channels) if factory else _convolution(config.model, channels)
 
@@ -126,7 +129,7 @@ def layer(
     return jax.jit(function, compiler_options=ops.compiler_options(device.platform)).lower(*_whole((params, x), mesh))
 
 
-def _convolution(config: ConfigDict, channels: int) -> nnx.Module:
+def _convolution(config: ConfigDict, channels: int) -> SpatialConv:
     settings: dict[str, Any] = {"dtype": jnp.dtype(config.dtype), "implementation": config.implementation}
     return SpatialConv(channels, channels, 3, **settings, rngs=nnx.Rngs(0))
 

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 from rsa_jax import ops
 from rsa_jax.nn.layers import BatchNorm, SpatialConv
 
-# A temporal shift moves 1 / SHIFTED of the channels forward by a frame, and the same fraction backward.
-SHIFTED = 8
+# A temporal shift moves 1 / SHIFT_DIVISOR of the channels by one frame into the past, and as many into the future.
+SHIFT_DIVISOR = 8
 
 
 class SpaceTimeConv(nnx.Module):
@@ -44,12 +44,12 @@ class SpaceTimeConv(nnx.Module):
         self.kernel = nnx.Param(msra(rngs.params(), (frames, size, size, in_channels, out_channels)))
 
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W D"]:
-        """Convolves."""
+        """Convolve with stride 1; the output has the input's frames, height and width."""
         x, kernel = nnx.nn.dtypes.promote_dtype((x, self.kernel[...]), dtype=self.dtype)
         return ops.convolve(x, kernel, implementation=self.implementation)
 
     def macs(self, shape: tuple[int, ...]) -> int:
-        """MACs for a feature map of that shape, `B T H W C`."""
+        """Number of MACs for a feature map of that shape, `B T H W C`."""
         batch, frames, height, width, _ = shape
         return batch * frames * height * width * self.kernel.size
 
@@ -85,16 +85,16 @@ class Conv2Plus1D(nnx.Module):
         self.temporal = SpaceTimeConv(middle, channels, frames=3, size=1, **settings)
 
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
-        """Transforms a feature map."""
+        """Transform a feature map."""
         return self.temporal(nnx.relu(self.norm(self.spatial(x))))
 
     def macs(self, shape: tuple[int, ...]) -> int:
-        """MACs for a feature map of that shape, `B T H W C`."""
+        """Number of MACs for a feature map of that shape, `B T H W C`."""
         return self.spatial.macs(shape) + self.temporal.macs(shape)
 
 
 class ShiftedConv(SpatialConv):
-    """The temporal shift module (Lin et al., arXiv 1811.08383) in front of the block's own 1x3x3 convolution.
+    """Temporal shift module, TSM (Lin et al., arXiv 1811.08383), before the block's own 1x3x3 convolution.
 
     y[n] = Σ_m W_mᵀ z[n + m] over 3 x 3 pixels, with z = `temporal_shift`(x). Its authors shift before the block's first
     convolution. Here the shift precedes the 1x3x3 convolution, the place of all transforms.
@@ -104,21 +104,23 @@ class ShiftedConv(SpatialConv):
     """
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs, **settings: Any):
-        if channels < SHIFTED:
-            raise ValueError(f"tsm: shifts one in {SHIFTED} channels, and the block has {channels}; raise model.width")
+        if channels < SHIFT_DIVISOR:
+            raise ValueError(
+                f"tsm: shifts one in {SHIFT_DIVISOR} channels, and the block has {channels}; raise model.width"
+            )
         super().__init__(channels, channels, 3, rngs=rngs, **settings)
 
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
-        """Shifts and convolves."""
+        """Shift, then convolve."""
         return super().__call__(temporal_shift(x))
 
 
 def temporal_shift(x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
-    """Takes 1/8 of the channels from the next frame and 1/8 from the previous one; the others are unchanged.
+    """Take 1/8 of the channels from the next frame and 1/8 from the previous one; leave the others unchanged.
 
     y[t, c] = x[t + 1, c] for c < C / 8, x[t - 1, c] for C / 8 <= c < C / 4, x[t, c] otherwise; zero outside the clip.
     """
-    number, frames = x.shape[-1] // SHIFTED, x.shape[1]
+    shifted, frames = x.shape[-1] // SHIFT_DIVISOR, x.shape[1]
     padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
-    following, previous = padded[:, 2:, ..., :number], padded[:, :frames, ..., number : 2 * number]
-    return jnp.concatenate([following, previous, x[..., 2 * number :]], axis=-1)
+    following, previous = padded[:, 2:, ..., :shifted], padded[:, :frames, ..., shifted : 2 * shifted]
+    return jnp.concatenate([following, previous, x[..., 2 * shifted :]], axis=-1)

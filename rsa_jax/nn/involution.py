@@ -62,7 +62,7 @@ class Involution(nnx.Module):
         self.span = Linear(hidden, math.prod(kernel_size) * self.groups, bias=True, **settings)
 
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
-        """Transforms a feature map."""
+        """Transform a feature map."""
         kernels = self.span(nnx.relu(self.norm(self.reduce(x))))
         kernels = kernels.reshape(*x.shape[:-1], -1, self.groups)
         values = x.astype(kernels.dtype).reshape(*x.shape[:-1], self.groups, -1)
@@ -71,6 +71,6 @@ class Involution(nnx.Module):
         return y.reshape(x.shape)
 
     def macs(self, shape: tuple[int, ...]) -> int:
-        """MACs for a feature map of that shape, `B T H W C`."""
-        sums = math.prod(self.kernel_size) * shape[-1]
-        return math.prod(shape[:-1]) * (self.reduce.kernel.size + self.span.kernel.size + sums)
+        """Number of MACs for a feature map of that shape, `B T H W C`."""
+        window_sum = math.prod(self.kernel_size) * shape[-1]
+        return math.prod(shape[:-1]) * (self.reduce.kernel.size + self.span.kernel.size + window_sum)

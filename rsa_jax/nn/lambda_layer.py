@@ -10,8 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from rsa_jax import ops
-from rsa_jax.nn.layers import BatchNorm, Linear
-from rsa_jax.nn.rsa import softmax_over_positions
+from rsa_jax.nn.layers import BatchNorm, Linear, softmax_over_positions
 from rsa_jax.ops.windows import KernelSize, check_kernel_size
 
 
@@ -68,7 +67,7 @@ class LambdaLayer(nnx.Module):
         self.E = nnx.Param(initializers.normal(key_channels**-0.5)(rngs.params(), (positions, key_channels)))
 
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
-        """Transforms a feature map. Output channels are those of the first query, then of the second, and so on."""
+        """Transform a feature map. Output channels are those of the first query, then of the second, and so on."""
         queries = self.num_queries * self.key_channels
         query, key, value = jnp.split(self.projection(x), [queries, queries + self.key_channels], -1)
         query, value = self.query_norm(query), self.value_norm(value)
@@ -81,7 +80,7 @@ class LambdaLayer(nnx.Module):
         return ops.products(query, lambdas, implementation=self.implementation).reshape(x.shape)
 
     def macs(self, shape: tuple[int, ...]) -> int:
-        """MACs for a feature map of that shape, `B T H W C`."""
+        """Number of MACs for a feature map of that shape, `B T H W C`."""
         width = shape[-1] // self.num_queries
         lambdas = (1 + math.prod(self.kernel_size)) * self.key_channels * width
         return math.prod(shape[:-1]) * (self.projection.kernel.size + lambdas + self.key_channels * shape[-1])

@@ -68,12 +68,12 @@ class SpatialConv(nnx.Module):
         self.kernel = nnx.Param(msra(rngs.params(), (size, size, in_channels, out_channels)))
 
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T h w D"]:
-        """Convolves; h = ceil(H / stride), w = ceil(W / stride)."""
+        """Convolve each frame; h = ceil(H / stride), w = ceil(W / stride)."""
         x, kernel = nnx.nn.dtypes.promote_dtype((x, self.kernel[...]), dtype=self.dtype)
         return ops.convolve(x, kernel[None], stride=self.stride, implementation=self.implementation)
 
     def macs(self, shape: tuple[int, ...]) -> int:
-        """MACs for a feature map of that shape, `B T H W C`."""
+        """Number of MACs for a feature map of that shape, `B T H W C`."""
         batch, frames, height, width, _ = shape
         return batch * frames * -(-height // self.stride) * -(-width // self.stride) * self.kernel.size
 
@@ -102,7 +102,7 @@ class BatchNorm(nnx.Module):
         self.var = nnx.BatchStat(jnp.ones(channels))
 
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
-        """Normalises. In training, uses the statistics of `x` and updates the running ones.
+        """Normalise `x`: in training by its own statistics, which update the running ones, else by the running ones.
 
         Raises:
             ValueError: If the batch size is not a multiple of `clips`.
@@ -127,14 +127,17 @@ class BatchNorm(nnx.Module):
         return y
 
     def _update(self, mean: Float[Array, "G C"], var: Float[Array, "G C"]) -> None:
-        """Updates running statistics with the unweighted mean over groups, in place of separate ones on each GPU."""
+        """Update running statistics by the unweighted mean over ghost batches.
+
+        The published run kept separate running statistics on each GPU.
+        """
         for running, batch in ((self.mean, mean), (self.var, var)):
             new = (1 - self.momentum) * running[...] + self.momentum * jnp.mean(lax.stop_gradient(batch), axis=0)
             running[...] = new.astype(running.dtype)
 
 
 class StochasticDepth(nnx.Module):
-    """Drops a block's residual branch for random clips in training, and scales it up for the others.
+    """Stochastic depth: drop a block's residual branch for random clips in training, scale it up for the others.
 
     Args:
         keep_prob: keep probability of the branch, per clip.
@@ -145,13 +148,23 @@ class StochasticDepth(nnx.Module):
         self.deterministic = False
 
     def __call__(self, x: Float[Array, "B T H W C"], rngs: nnx.Rngs | None) -> Float[Array, "B T H W C"]:
-        """The scaled branch, or zeros where it is dropped."""
+        """The branch divided by its keep probability, or zeros for clips that drop it.
+
+        Raises:
+            ValueError: If `rngs` is missing in training.
+        """
         if self.deterministic or self.keep_prob == 1.0:
             return x
         if rngs is None:
             raise ValueError("stochastic depth in training needs rngs: model(clips, rngs=nnx.Rngs(key))")
         keep = jax.random.bernoulli(rngs.stochastic_depth(), self.keep_prob, (x.shape[0], 1, 1, 1, 1))
         return x * (keep / self.keep_prob).astype(x.dtype)
+
+
+def softmax_over_positions(x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
+    """Softmax of each channel over the positions of a clip, computed in float32 or better."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return jax.nn.softmax(wide, axis=(1, 2, 3)).astype(x.dtype)
 
 
 def average_pool(x: Float[Array, "B T H W C"], stride: int) -> Float[Array, "B T h w C"]:

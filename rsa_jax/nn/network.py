@@ -93,7 +93,7 @@ class TSNResNet(nnx.Module):
         keep_prob = iter(keep_probs(sum(sizes), config.stochastic_depth))
         make_transform = transform_factory(config, rngs)
         in_channels, stages = config.width, []
-        # Without a transform, the blocks are ignored and need not fit the stages.
+        # For "conv2d", `transform_blocks` is ignored and need not fit the stages.
         all_blocks = config.transform_blocks if make_transform else ((),) * len(sizes)
         for stage, (size, transform_blocks) in enumerate(zip(sizes, all_blocks, strict=True)):
             width, blocks = config.width * 2**stage, []
@@ -120,7 +120,7 @@ class TSNResNet(nnx.Module):
         )
 
     def __call__(self, clips: Float[Array, "B T H W 3"], rngs: nnx.Rngs | None = None) -> Float[Array, "B classes"]:
-        """Logits of normalised clips. Training with dropout or stochastic depth needs `rngs`."""
+        """Class logits of normalised clips. Training with dropout or stochastic depth needs `rngs`."""
         features = jnp.mean(self.feature_maps(clips, rngs)[-1], axis=(2, 3), dtype=self.fc.kernel.dtype)
         if self.dropout.rate:
             features = self.dropout(features, rngs=rngs)

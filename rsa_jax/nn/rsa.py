@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.nn import initializers
@@ -13,8 +12,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from rsa_jax import ops
-from rsa_jax.nn.layers import BatchNorm, Linear
-from rsa_jax.ops.equations import RSAWeights, basic_kernel, over_window, relational_kernel
+from rsa_jax.nn.layers import BatchNorm, Linear, softmax_over_positions
+from rsa_jax.ops import equations
 from rsa_jax.ops.windows import KernelSize, check_kernel_size, check_position, window_at
 
 PARTS = ("V", "R", "V+R")
@@ -94,7 +93,7 @@ class RSA(nnx.Module):
         self.relation_groups = relation_groups or width
         latent_dim = latent_dim or (width if self.decomposed else positions)
 
-        def over_window(*outputs: int) -> nnx.Param:
+        def window_weights(*outputs: int) -> nnx.Param[Array]:
             # MSRA by fan-out: an input contributes to all outputs of all windows around it.
             initializer = initializers.normal((2 / (positions * math.prod(outputs))) ** 0.5)
             return nnx.Param(initializer(rngs.params(), (positions, *outputs)))
@@ -108,29 +107,26 @@ class RSA(nnx.Module):
             implementation=implementation,
             rngs=rngs,
         )
-        self.H1 = over_window(self.relation_groups, latent_dim) if relational_kernel else None
-        self.H2 = over_window(latent_dim) if self.decomposed else None
-        self.G = over_window(width) if relational_context else None
-        small = initializers.normal((positions * latent_dim) ** -0.5)
-        self.P1 = nnx.Param(small(rngs.params(), (width, latent_dim))) if kernel == "V+R" else None
+        self.H1 = window_weights(self.relation_groups, latent_dim) if relational_kernel else None
+        self.H2 = window_weights(latent_dim) if self.decomposed else None
+        self.G = window_weights(width) if relational_context else None
+        p1_init = initializers.normal((positions * latent_dim) ** -0.5)
+        self.P1 = nnx.Param(p1_init(rngs.params(), (width, latent_dim))) if kernel == "V+R" else None
         self.I = nnx.Param(jnp.eye(width)) if context == "V+R" else None
-        normed = {"query": channels, "key": width, "value": width} if normalization in ("batch", "lambda") else {}
-        if normalization == "lambda" or not relational_kernel:
-            normed.pop("key", None)
-        self.norms = nnx.Dict(
-            {
-                name: BatchNorm(size, clips=batch_norm_clips, implementation=implementation)
-                for name, size in normed.items()
-            }
-        )
+        norm: dict[str, Any] = {"clips": batch_norm_clips, "implementation": implementation}
+        self.norms: nnx.Dict[BatchNorm] = nnx.Dict()
+        if normalization in ("batch", "lambda"):
+            self.norms.query, self.norms.value = BatchNorm(channels, **norm), BatchNorm(width, **norm)
+        if normalization == "batch" and relational_kernel:
+            self.norms.key = BatchNorm(width, **norm)
 
     def __call__(self, x: Float[Array, "B *N C"]) -> Float[Array, "B *N C"]:
-        """Transforms a feature map. Output channel c * L + l is channel c of query l, as in the published layer.
+        """Transform a feature map. Output channel c * L + l is channel c of query l, as in the published layer.
 
         Raises:
             ValueError: If the axes of the input do not match the window.
         """
-        query, key, value = self.project(self._clips(x))
+        query, key, value = self.project(self._as_clips(x))
         settings: dict[str, Any] = {"kernel_size": self.kernel_size, "implementation": self.implementation}
         y = ops.rsa(query, key, value, self.weights(query.dtype), **settings)
         return jnp.moveaxis(y, -2, -1).reshape(x.shape)
@@ -151,26 +147,27 @@ class RSA(nnx.Module):
         Raises:
             ValueError: If the axes of the input do not match the window, or the position is not in the input.
         """
-        query, key, _ = self.project(self._clips(x))
+        query, key, _ = self.project(self._as_clips(x))
         check_position(position, x.shape[1:-1])
         position = _as_clip(position, 0)
         H2, H1, P1, _, _ = self.weights(query.dtype)
         query = query[(slice(None), *position)]
         kernels = {}
         if H1 is None:
-            kernels["basic"] = over_window(query, H2)
+            kernels["basic"] = equations.over_window(query, H2)
         if P1 is not None:
-            kernels["basic"] = basic_kernel(query, P1, H2)
+            kernels["basic"] = equations.basic_kernel(query, P1, H2)
         if H1 is not None:
-            kernels["relational"] = relational_kernel(query, window_at(key, position, self.kernel_size), H1, H2)
+            keys = window_at(key, position, self.kernel_size)
+            kernels["relational"] = equations.relational_kernel(query, keys, H1, H2)
         return {name: kernel.reshape(*kernel.shape[:2], *self.kernel_size) for name, kernel in kernels.items()}
 
     def macs(self, shape: tuple[int, ...]) -> int:
-        """MACs for an input of that shape, as the paper's tables count them.
+        """Number of MACs for an input of that shape, counted as in the paper's tables.
 
         The count follows Eq. 12 with its factors multiplied as in the published code, the right two first. It includes
-        a product of the query and P1 whether or not the kernel has P1. `rsa_factored` needs fewer: it multiplies from
-        the left. `relation_groups` does not change the count. Without H2, there is no product with it.
+        a product of the query and P1 whether or not the kernel has P1. `equations.rsa_factored` needs fewer MACs: it
+        multiplies from the left. `relation_groups` does not change the count. Without H2, there is no product with it.
         """
         channels = shape[-1]
         width, positions = channels // self.num_queries, math.prod(self.kernel_size)
@@ -178,13 +175,13 @@ class RSA(nnx.Module):
         relational_kernel, relational_context = self.H1 is not None, self.G is not None
         window_sums = latent_dim * (self.decomposed + relational_kernel) + width * relational_context
         products = 2 * self.num_queries * latent_dim + width * latent_dim * relational_context
-        each = self.projection.kernel.size + width * (positions * window_sums + products)
-        return math.prod(shape[:-1]) * each
+        per_position = self.projection.kernel.size + width * (positions * window_sums + products)
+        return math.prod(shape[:-1]) * per_position
 
     def project(
         self, x: Float[Array, "B T H W C"]
     ) -> tuple[Float[Array, "B T H W L c"], Float[Array, "B T H W c"], Float[Array, "B T H W c"]]:
-        """Normalised queries, key and value. The value is returned as the key where the kernel needs none."""
+        """Normalised queries, key and value. The value takes the place of the key if the kernel needs no key."""
         channels, width = x.shape[-1], x.shape[-1] // self.num_queries
         projected = self.projection(x)
         query = projected[..., :channels].reshape(*x.shape[:-1], self.num_queries, width)
@@ -199,18 +196,18 @@ class RSA(nnx.Module):
             key = self.norms.key(key)
         return query, softmax_over_positions(key) if self.normalization == "lambda" else key, value
 
-    def _clips(self, x: Float[Array, "B *N C"]) -> Float[Array, "B T H W C"]:
+    def _as_clips(self, x: Float[Array, "B *N C"]) -> Float[Array, "B T H W C"]:
         if x.ndim != len(self.input_axes.split()):
             raise ValueError(f"expected input axes {self.input_axes} for this window, got shape {x.shape}")
         return x.reshape(x.shape[0], *_as_clip(x.shape[1:-1]), x.shape[-1])
 
-    def weights(self, dtype: DTypeLike) -> RSAWeights:
+    def weights(self, dtype: DTypeLike) -> equations.RSAWeights:
         """Weights of the equations, cast to `dtype`."""
 
-        def array(param: nnx.Param | None) -> Array | None:
+        def array(param: nnx.Param[Array] | None) -> Array | None:
             return None if param is None else param[...].astype(dtype)
 
-        return RSAWeights(array(self.H2), array(self.H1), array(self.P1), array(self.G), array(self.I))
+        return equations.RSAWeights(array(self.H2), array(self.H1), array(self.P1), array(self.G), array(self.I))
 
 
 class FactorizedRSA(nnx.Module):
@@ -233,18 +230,12 @@ class FactorizedRSA(nnx.Module):
         self.temporal = RSA(channels, kernel_size=(frames, 1, 1), **settings)
 
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
-        """Transforms a feature map."""
+        """Transform a feature map."""
         return self.temporal(self.spatial(x))
 
     def macs(self, shape: tuple[int, ...]) -> int:
-        """MACs for a feature map of that shape, `B T H W C`."""
+        """Number of MACs for a feature map of that shape, `B T H W C`."""
         return self.spatial.macs(shape) + self.temporal.macs(shape)
-
-
-def softmax_over_positions(x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
-    """Softmax of each channel over the positions of a clip, computed in float32 or better."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    return jax.nn.softmax(wide, axis=(1, 2, 3)).astype(x.dtype)
 
 
 def _as_clip(sizes: Sequence[int], other: int = 1) -> KernelSize:

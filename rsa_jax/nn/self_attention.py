@@ -71,26 +71,26 @@ class SelfAttention(nnx.Module):
         self.num_heads, self.position, self.softmax = num_heads, position, softmax
         self.kernel_size = (kernel_size[0], kernel_size[1], kernel_size[2]) if kernel_size else None
         width = channels // num_heads
-        self.keys = num_heads if key_value == "per_head" else 1
+        self.key_heads = num_heads if key_value == "per_head" else 1
         self.implementation = implementation
         self.projection = Linear(
-            channels, channels + 2 * self.keys * width, dtype=dtype, implementation=implementation, rngs=rngs
+            channels, channels + 2 * self.key_heads * width, dtype=dtype, implementation=implementation, rngs=rngs
         )
-        # Entries of r and of E s start with variance 1, as those of queries and keys: position and content weigh the
-        # same. The sum of s² is 3 S / 2.
-        of_sinusoids = (3 * SINUSOIDS / 2) ** -0.5
+        # Entries of r and of E s start with variance 1, like those of queries and keys, so that position and content
+        # have equal weight. The sum of s² is 3 S / 2.
+        sinusoid_deviation = (3 * SINUSOIDS / 2) ** -0.5
         embeddings = {
             "none": (None, 0.0),
-            "relative": ((3, SINUSOIDS, self.keys, width), of_sinusoids),
-            "absolute": ((3, SINUSOIDS, channels + self.keys * width), of_sinusoids),
+            "relative": ((3, SINUSOIDS, self.key_heads, width), sinusoid_deviation),
+            "absolute": ((3, SINUSOIDS, channels + self.key_heads * width), sinusoid_deviation),
         }
         if kernel_size:
-            embeddings["relative"] = ((math.prod(kernel_size), self.keys, width), 1.0)
+            embeddings["relative"] = ((math.prod(kernel_size), self.key_heads, width), 1.0)
         shape, deviation = embeddings[position]
         self.embedding: Any = nnx.Param(initializers.normal(deviation)(rngs.params(), shape)) if shape else None
 
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
-        """Transforms a feature map. Output channels are those of the first head, then of the second, and so on."""
+        """Transform a feature map. Output channels are those of the first head, then of the second, and so on."""
         query, key, value = self.project(x)
         embedding = self._relative(key.dtype)
         settings: dict[str, Any] = {"softmax": self.softmax, "implementation": self.implementation}
@@ -119,13 +119,13 @@ class SelfAttention(nnx.Module):
         at, shape = (slice(None), *position), self.kernel_size or x.shape[1:4]
         wide = jnp.promote_types(query.dtype, jnp.float32)
         if self.kernel_size is None:
-            seen, inside = key.reshape(len(x), -1, *key.shape[4:]), jnp.ones((), bool)
+            keys, inside = key.reshape(len(x), -1, *key.shape[4:]), jnp.ones((), bool)
         else:
             flat, ones = key.reshape(*key.shape[:4], -1), jnp.ones((1, *key.shape[1:4], 1))
-            seen = window_at(flat, position, self.kernel_size).reshape(len(x), -1, *key.shape[4:])
+            keys = window_at(flat, position, self.kernel_size).reshape(len(x), -1, *key.shape[4:])
             inside = window_at(ones, position, self.kernel_size)[:, None, :, 0] > 0
-        seen = jnp.broadcast_to(seen, (*seen.shape[:2], *query.shape[4:]))
-        logits = jnp.einsum("blc,bmlc->blm", query[at], seen, preferred_element_type=wide)
+        keys = jnp.broadcast_to(keys, (*keys.shape[:2], *query.shape[4:]))
+        logits = jnp.einsum("blc,bmlc->blm", query[at], keys, preferred_element_type=wide)
         if self.kernel_size is not None and embedding is not None:
             relative = jnp.broadcast_to(embedding, (len(embedding), *query.shape[4:]))
             logits += jnp.einsum("blc,mlc->blm", query[at], relative, preferred_element_type=wide)
@@ -137,18 +137,18 @@ class SelfAttention(nnx.Module):
         return {"attention": kernels.reshape(*kernels.shape[:2], *shape)}
 
     def macs(self, shape: tuple[int, ...]) -> int:
-        """MACs for a feature map of that shape: projection, qᵀ k, qᵀ r and the sum of values.
+        """Number of MACs for a feature map of that shape: projection, qᵀ k, qᵀ r and the weighted sum of values.
 
         Softmax and E s are not counted. Window positions outside the feature map are counted.
         """
         batch, *axes, channels = shape
         positions = math.prod(axes)
-        seen = positions if self.kernel_size is None else math.prod(self.kernel_size)
-        each = self.projection.kernel.size + 2 * seen * channels
+        keys = positions if self.kernel_size is None else math.prod(self.kernel_size)
+        per_query = self.projection.kernel.size + 2 * keys * channels
         if self.position == "relative":
-            everywhere = SINUSOIDS * (3 * channels + sum(axes) * self.num_heads)
-            each += everywhere if self.kernel_size is None else seen * channels
-        return batch * positions * each
+            offsets_of_axes = SINUSOIDS * (3 * channels + sum(axes) * self.num_heads)
+            per_query += offsets_of_axes if self.kernel_size is None else keys * channels
+        return batch * positions * per_query
 
     def _relative(self, dtype: DTypeLike) -> Array | None:
         return self.embedding[...].astype(dtype) if self.position == "relative" else None
@@ -158,7 +158,7 @@ class SelfAttention(nnx.Module):
     ) -> tuple[Float[Array, "B T H W L c"], Float[Array, "B T H W #L c"], Float[Array, "B T H W #L c"]]:
         """Queries of L heads, divided by √c; keys and values of each head, or one shared by all heads."""
         channels, width = x.shape[-1], x.shape[-1] // self.num_heads
-        query_key, value = jnp.split(self.projection(x), [channels + self.keys * width], axis=-1)
+        query_key, value = jnp.split(self.projection(x), [channels + self.key_heads * width], axis=-1)
         if self.position == "absolute":
             query_key += place_embedding(x.shape[1:4], self.embedding[...]).astype(query_key.dtype)
         query, key = query_key[..., :channels] * width**-0.5, query_key[..., channels:]

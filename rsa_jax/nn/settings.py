@@ -26,50 +26,11 @@ def model_config() -> ConfigDict:
     config.transform = "rsa"
     # Indices of the blocks with the transform, per stage, counted from 0.
     config.transform_blocks = ((2,), (1, 3), (1, 3, 5), (1,))
-    config.rsa = ConfigDict()
-    # Number of queries that share one key and one value; each has channels / num_queries channels.
-    config.rsa.num_queries = 8
-    # Window: frames, height, width; all odd.
-    config.rsa.kernel_size = (5, 7, 7)
-    # Latent dimension D of the decompositions H = H1 H2' and P = H2 P1'; None: channels / num_queries.
-    config.rsa.latent_dim = placeholder(int)
-    # Decompose H and P. False: use them in full, for small windows.
-    config.rsa.decomposed = True
-    # Number of channel groups G; products of query and key are summed within each group. 1: the dot product; None: one
-    # group per channel, the Hadamard product.
-    config.rsa.relation_groups = placeholder(int)
-    # Kernel and context: "V" (basic), "R" (relational) or "V+R" (their sum).
-    config.rsa.kernel = "V+R"
-    config.rsa.context = "V+R"
-    # Normalisation of query, key and value: "l2" over their channels, "batch" (BatchNorm), "lambda" (LambdaNetworks:
-    # softmax of the key over all positions, BatchNorm of query and value) or "none".
-    config.rsa.normalization = "l2"
-    # Factorise the layer: one with the window's height and width, then one with its frames.
-    config.rsa.factorized = False
-    # "dynamic_conv" uses the settings of `rsa`, with kernel and context "V". The other transforms have their own.
-    config.self_attention = ConfigDict()
-    config.self_attention.num_heads = 8
-    # Keys and values: "per_head" (separate for each head) or "shared" (one of each for all heads: multi-query).
-    config.self_attention.key_value = "per_head"
-    # Window: frames, height, width; all odd. (): all positions.
-    config.self_attention.kernel_size = (5, 7, 7)
-    # Position embedding: "none", "relative" (offset of key from query) or "absolute".
-    config.self_attention.position = "relative"
-    # Normalise the kernels by a softmax over the positions. False: use the scaled query-key products directly.
-    config.self_attention.softmax = True
-    config.involution = ConfigDict()
-    config.involution.kernel_size = (5, 7, 7)
-    # Channels that share a kernel.
-    config.involution.group_channels = 16
-    # Kernels are generated from channels / reduction channels.
-    config.involution.reduction = 4
-    config.lambda_layer = ConfigDict()
-    # Number of queries that share one key and one value; a value has channels / num_queries channels.
-    config.lambda_layer.num_queries = 8
-    # Channels of a query and of the key.
-    config.lambda_layer.key_channels = 16
-    # Window of the position lambda.
-    config.lambda_layer.kernel_size = (5, 7, 7)
+    # Settings of the transforms that have any. "dynamic_conv" uses those of `rsa`, with kernel and context "V".
+    config.rsa = _rsa_config()
+    config.self_attention = _self_attention_config()
+    config.involution = _involution_config()
+    config.lambda_layer = _lambda_layer_config()
     # Dropout rate before the classifier.
     config.dropout = 0.5
     # Stochastic depth: fraction of clips that skip the last block in training; it falls linearly for earlier blocks.
@@ -88,4 +49,69 @@ def model_config() -> ConfigDict:
     # Implementation of the operations: "xla" (plain JAX), "cpu", "tpu", and for RSA "gpu" (kernels; never timed),
     # "reference" (Eq. 11) or "conv" (Eq. 12 by grouped convolutions). None: chosen by platform.
     config.implementation = placeholder(str)
+    return config
+
+
+def _rsa_config() -> ConfigDict:
+    """Settings of RSA."""
+    config = ConfigDict()
+    # Number of queries that share one key and one value; each has channels / num_queries channels.
+    config.num_queries = 8
+    # Window: frames, height, width; all odd.
+    config.kernel_size = (5, 7, 7)
+    # Latent dimension D of the decompositions H = H1 H2' and P = H2 P1'; None: channels / num_queries.
+    config.latent_dim = placeholder(int)
+    # Decompose H and P. False: use them in full, for small windows.
+    config.decomposed = True
+    # Number of channel groups G; products of query and key are summed within each group. 1: the dot product; None: one
+    # group per channel, the Hadamard product.
+    config.relation_groups = placeholder(int)
+    # Kernel and context: "V" (basic), "R" (relational) or "V+R" (their sum).
+    config.kernel = "V+R"
+    config.context = "V+R"
+    # Normalisation of query, key and value: "l2" over their channels, "batch" (BatchNorm), "lambda" (LambdaNetworks:
+    # softmax of the key over all positions, BatchNorm of query and value) or "none".
+    config.normalization = "l2"
+    # Factorise the layer: one with the window's height and width, then one with its frames.
+    config.factorized = False
+    return config
+
+
+def _self_attention_config() -> ConfigDict:
+    """Settings of self-attention."""
+    config = ConfigDict()
+    # Number of heads; each has channels / num_heads channels.
+    config.num_heads = 8
+    # Keys and values: "per_head" (separate for each head) or "shared" (one of each for all heads: multi-query).
+    config.key_value = "per_head"
+    # Window: frames, height, width; all odd. (): all positions.
+    config.kernel_size = (5, 7, 7)
+    # Position embedding: "none", "relative" (offset of key from query) or "absolute".
+    config.position = "relative"
+    # Normalise the kernels by a softmax over the positions. False: use the scaled query-key products directly.
+    config.softmax = True
+    return config
+
+
+def _involution_config() -> ConfigDict:
+    """Settings of involution."""
+    config = ConfigDict()
+    # Window: frames, height, width; all odd.
+    config.kernel_size = (5, 7, 7)
+    # Channels that share a kernel.
+    config.group_channels = 16
+    # Kernels are generated from channels / reduction channels.
+    config.reduction = 4
+    return config
+
+
+def _lambda_layer_config() -> ConfigDict:
+    """Settings of the lambda layer."""
+    config = ConfigDict()
+    # Number of queries that share one key and one value; a value has channels / num_queries channels.
+    config.num_queries = 8
+    # Channels of a query and of the key.
+    config.key_channels = 16
+    # Window of the position lambda: frames, height, width; all odd.
+    config.kernel_size = (5, 7, 7)
     return config

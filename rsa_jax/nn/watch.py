@@ -1,4 +1,7 @@
-"""Records the inputs and outputs of a network's layers."""
+"""Recording of the inputs and outputs of a network's layers.
+
+`nnx.capture` records outputs only, and not every supported Flax has it.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +14,7 @@ Path = Sequence[Any]
 
 
 class _Recorder(nnx.Module):
-    """Replaces a layer, and passes its inputs and outputs to `note`."""
+    """Stand-in for a layer that passes the layer's input and output to `note`."""
 
     def __init__(self, layer: nnx.Module, note: Callable[[jax.Array, jax.Array], None]):
         self.layer, self.note = layer, note
@@ -26,10 +29,11 @@ class _Recorder(nnx.Module):
 
 
 def watch(model: nnx.Module, path: Path, note: Callable[[jax.Array, jax.Array], None]) -> None:
-    """Calls `note` with the input and output of every call of a layer.
+    """Call `note` with the input and output of every call of a layer.
 
     Args:
-        model: network, changed in place. Rematerialised blocks (`model.remat`) call their layers twice.
+        model: network, changed in place. Rematerialised blocks (`model.remat`) call their layers twice, and arrays
+            recorded there cannot leave them.
         path: path of the layer.
         note: function of the input and the output.
     """

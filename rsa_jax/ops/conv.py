@@ -12,7 +12,7 @@ from rsa_jax.ops.windows import KernelSize
 
 
 def window_sums(
-    x: Float[Array, "B T H W C"], weights: Float[Array, "M #C E"], *, kernel_size: KernelSize
+    x: Float[Array, "B T H W C"], weights: Float[Array, " M #C E"], *, kernel_size: KernelSize
 ) -> Float[Array, "B T H W C E"]:
     """Σ_m x[n + m, c] weights[m, c, e] as a convolution of C groups.
 

@@ -13,7 +13,7 @@ class WindowSums(Protocol):
     """Σ_m x[n + m, c] weights[m, c, e]; weights with one channel are shared by all channels."""
 
     def __call__(
-        self, x: Float[Array, "B T H W C"], weights: Float[Array, "M #C E"], *, kernel_size: KernelSize
+        self, x: Float[Array, "B T H W C"], weights: Float[Array, " M #C E"], *, kernel_size: KernelSize
     ) -> Float[Array, "B T H W C E"]:
         """The sums at every position."""
 

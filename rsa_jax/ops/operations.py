@@ -36,7 +36,7 @@ def rsa(
 
 def window_sums(
     x: Float[Array, "B T H W C"],
-    weights: Float[Array, "M #C E"],
+    weights: Float[Array, " M #C E"],
     *,
     kernel_size: KernelSize,
     implementation: str | None = None,
@@ -69,7 +69,7 @@ def attend_in_window(
     query: Float[Array, "B T H W L c"],
     key: Float[Array, "B T H W #L c"],
     value: Float[Array, "B T H W #L c"],
-    offsets: Float[Array, "M #L c"] | None,
+    offsets: Float[Array, " M #L c"] | None,
     *,
     kernel_size: KernelSize,
     softmax: bool,
@@ -139,9 +139,9 @@ def convolve(
 
 def normalize_batch(
     x: Float[Array, "B T H W C"],
-    scale: Float[Array, "C"],
-    bias: Float[Array, "C"],
-    near: Float[Array, "C"],
+    scale: Float[Array, " C"],
+    bias: Float[Array, " C"],
+    near: Float[Array, " C"],
     *,
     groups: int,
     epsilon: float,

@@ -31,7 +31,7 @@ def read_state_dict(path: str | Path) -> StateDict:
 
     Raises:
         ValueError: If the file does not exist, cannot be read or holds no weights, or the extension is unknown.
-        ImportError: a file of PyTorch, without PyTorch.
+        ImportError: If a PyTorch file is to be read and PyTorch is not installed.
     """
     path = Path(path)
     file_format = _format(path)
@@ -53,7 +53,7 @@ def read_state_dict(path: str | Path) -> StateDict:
 
 
 def write_state_dict(path: str | Path, state_dict: StateDict) -> None:
-    """Writes a weight file atomically: it is complete or absent.
+    """Write a weight file atomically: it is complete or absent.
 
     A PyTorch file has the layout of the released ones: names begin with "module." and are nested under "state_dict",
     beside the epoch and the accuracy that the published code expects (0, since they are unknown here).
@@ -64,7 +64,7 @@ def write_state_dict(path: str | Path, state_dict: StateDict) -> None:
 
     Raises:
         ValueError: If the file exists or the extension is unknown.
-        ImportError: a file of PyTorch, without PyTorch.
+        ImportError: If a PyTorch file is to be written and PyTorch is not installed.
     """
     path = Path(path)
     file_format = _format(path)

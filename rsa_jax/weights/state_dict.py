@@ -23,14 +23,14 @@ class Entry(NamedTuple):
 
     name: str
     shape: tuple[int, ...]
-    variable: nnx.Variable
+    variable: nnx.Variable[Any]
     # The state dict's array, reshaped to `view` and transposed by `order`, is the variable.
     view: tuple[int, ...]
     order: tuple[int, ...]
 
 
 def load_torch(model: nnx.Module, state_dict: Mapping[str, Any], *, classifier: bool = True) -> None:
-    """Loads a state dict into a network or a single RSA layer, in place.
+    """Load a state dict into a network or a single RSA layer, in place.
 
     From the published code, all weights are loaded. From a torchvision ResNet, all weights are loaded except those of
     the classifier and of blocks with a transform, which keep their initial weights (supplement, implementation
@@ -83,12 +83,12 @@ def to_torch(model: nnx.Module) -> StateDict:
 
 
 def check_published(model: nnx.Module) -> None:
-    """Checks that the published code has every transform of the model.
+    """Check that the published code has every transform of the model.
 
     Raises:
         ValueError: If it lacks any; these are listed with their differences.
     """
-    layers = {"layer": model}
+    layers: dict[str, Any] = {"layer": model}
     if isinstance(model, TSNResNet):
         layers = {
             f"stage {stage}, block {index}": block.conv2

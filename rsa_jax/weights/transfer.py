@@ -1,6 +1,6 @@
 """Transfer of weights between networks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flax import nnx
@@ -10,6 +10,8 @@ from rsa_jax.nn.network import TSNResNet
 
 # Stage and block.
 Place = tuple[int, int]
+# Attribute names and list indices that lead to a module or a variable.
+Path = tuple[Any, ...]
 
 
 def transform_blocks(model: TSNResNet) -> list[Place]:
@@ -24,7 +26,7 @@ def differing_blocks(model: TSNResNet, other: TSNResNet) -> list[Place]:
 
 
 def copy_weights(model: TSNResNet, source: TSNResNet, *, skip: list[Place], classifier: bool) -> None:
-    """Copies parameters and running statistics from one network into another, in place.
+    """Copy parameters and running statistics from one network into another, in place.
 
     Args:
         model: network to change.
@@ -53,7 +55,7 @@ def copy_weights(model: TSNResNet, source: TSNResNet, *, skip: list[Place], clas
         variable[...] = given[path][...].astype(variable.dtype)
 
 
-def _shapes(layer: nnx.Module) -> dict[tuple, tuple[int, ...]]:
+def _shapes(layer: nnx.Module) -> dict[Path, tuple[int, ...]]:
     return {path: variable.shape for path, variable in _variables(layer)}
 
 
@@ -63,13 +65,13 @@ def _layers(model: TSNResNet) -> Iterator[tuple[Place, Any]]:
             yield (stage, index), block.conv2
 
 
-def _variables(model: nnx.Module) -> list[tuple[tuple, nnx.Variable]]:
+def _variables(model: nnx.Module) -> list[tuple[Path, nnx.Variable[Any]]]:
     return [*nnx.to_flat_state(nnx.state(model, nnx.Param)), *nnx.to_flat_state(nnx.state(model, nnx.BatchStat))]
 
 
-def _starts(path: tuple, prefixes: list[tuple]) -> bool:
+def _starts(path: Path, prefixes: Sequence[Path]) -> bool:
     return any(path[: len(prefix)] == prefix for prefix in prefixes)
 
 
-def _name(path: tuple) -> str:
+def _name(path: Path) -> str:
     return ".".join(map(str, path))

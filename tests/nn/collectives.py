@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from configs import common
+from rsa_jax.nn import settings
 from rsa_jax.nn.registry import TRANSFORMS, transform_factory
-from rsa_jax.training.state import make_mesh, replicated, split_batch
+from rsa_jax.training.mesh import make_mesh, replicated, split_batch
 from tests.tiny import FAST_COMPILATION
 
 SMALL = {
@@ -28,7 +28,7 @@ CASES = [fields | {"implementation": name} for name in ("cpu", "xla") for fields
 
 
 def collectives(fields):
-    config = common.model_config()
+    config = settings.model_config()
     config.update(SMALL)
     config.update_from_flattened_dict(fields)
     layer = nnx.eval_shape(lambda: transform_factory(config, nnx.Rngs(0))(8))

@@ -9,8 +9,8 @@ import optax
 import pytest
 from flax import nnx
 
-from configs import common
 from rsa_jax import ops
+from rsa_jax.nn import settings
 from rsa_jax.nn.layers import BatchNorm, StochasticDepth, average_pool
 from rsa_jax.nn.network import count_parameters, create_model, keep_probs
 from rsa_jax.training.models import blank_model
@@ -23,7 +23,7 @@ def clips(*shape, seed=0):
 
 def model_config(**fields):
     """A small network with one RSA block in its second stage."""
-    config = common.model_config()
+    config = settings.model_config()
     config.update(num_classes=5, width=4, stage_sizes=(1, 2), transform_blocks=((), (1,)), stem_kernel=3, dropout=0.0)
     config.rsa.update(num_queries=2, kernel_size=(3, 3, 3))
     config.update(fields)
@@ -61,7 +61,7 @@ PARAMETERS = {  # for 174 classes
 
 @pytest.mark.parametrize(("depth", "transform"), PARAMETERS)
 def test_number_of_parameters(depth, transform):
-    config = common.model_config()
+    config = settings.model_config()
     config.update(depth=depth, transform=transform, num_classes=174)
     model = nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(0)))
     assert count_parameters(model) == PARAMETERS[depth, transform]
@@ -207,9 +207,8 @@ def test_stochastic_depth_keeps_the_mean_and_drops_whole_clips():
     np.testing.assert_array_equal(layer(jnp.ones((3, 1, 1, 1, 1)), None), 1)
 
 
-def test_survival_falls_linearly_to_the_last_block():
-    rates = keep_probs(16, 0.2)
-    np.testing.assert_allclose(rates, np.linspace(1, 0.8, 16))
+def test_keep_probability_falls_linearly_to_the_last_block():
+    np.testing.assert_allclose(keep_probs(16, 0.2), np.linspace(1, 0.8, 16))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Transforms by name: dtypes, devices, initial weights, and errors for invalid fields."""
+"""Transforms by name: contract, dtypes, devices, initial weights, and errors for invalid fields."""
 
 import json
 import os
@@ -11,9 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from ml_collections import ConfigDict
 
-from configs import common
+from rsa_jax.nn import settings
+from rsa_jax.nn.layers import BatchNorm
 from rsa_jax.nn.network import create_model
+from rsa_jax.nn.protocols import HasKernels, Transform
 from rsa_jax.nn.registry import TRANSFORMS, transform_factory
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +24,7 @@ OTHERS = [name for name in TRANSFORMS if name != "conv2d"]
 
 
 def model_config(**fields):
-    config = common.model_config()
+    config = settings.model_config()
     config.update(num_classes=5, width=16, stage_sizes=(1,), transform_blocks=((0,),))
     config.update_from_flattened_dict(fields)
     return config
@@ -36,11 +39,55 @@ def test_devices_that_share_a_batch_only_add_up_gradients():
         assert found == ["all-reduce"], fields
 
 
+def make_layer(**fields):
+    """Layer without memory for its weights."""
+    return nnx.eval_shape(lambda: transform_factory(model_config(**fields), nnx.Rngs(0))(16))
+
+
+@pytest.mark.parametrize("transform", OTHERS)
+def test_entries_fulfil_the_contract(transform):
+    """Entries with BatchNorm pass on the ghost batch size; the others have no BatchNorm."""
+    layer = make_layer(transform=transform, batch_norm_clips=2, **{"rsa.normalization": "batch"})
+    assert isinstance(layer, Transform)
+    shape = (2, 3, 5, 4, 16)
+    assert layer.macs(shape) == 2 * layer.macs((1, *shape[1:])) > 0
+    clips = {module.clips for _, module in nnx.iter_modules(layer) if isinstance(module, BatchNorm)}
+    assert clips == ({2} if TRANSFORMS[transform].batch_norm else set())
+
+
+def test_sections_of_the_network_are_those_that_entries_name():
+    config = settings.model_config()
+    sections = {name for name in config if isinstance(config[name], ConfigDict)}
+    assert {entry.section for entry in TRANSFORMS.values() if entry and entry.section} == sections
+
+
+@pytest.mark.parametrize(
+    ("fields", "kernel_size"),
+    [
+        ({"transform": "rsa"}, (5, 7, 7)),
+        ({"transform": "dynamic_conv"}, (5, 7, 7)),
+        ({"transform": "self_attention"}, (5, 7, 7)),
+        ({"transform": "self_attention", "self_attention.kernel_size": ()}, None),
+    ],
+)
+def test_layers_whose_kernels_can_be_drawn(fields, kernel_size):
+    layer = make_layer(**fields)
+    assert isinstance(layer, HasKernels)
+    assert layer.kernel_size == kernel_size
+    x = jax.ShapeDtypeStruct((2, 3, 5, 4, 16), jnp.float32)
+    kernels = nnx.eval_shape(lambda layer, x: layer.kernels(x, (0, 4, 3)), layer, x)
+    assert {kernel.shape for kernel in kernels.values()} == {(2, 8, *(kernel_size or (3, 5, 4)))}
+
+
+@pytest.mark.parametrize("transform", sorted(set(OTHERS) - {"rsa", "dynamic_conv", "self_attention"}))
+def test_layers_without_kernels_to_draw(transform):
+    assert not isinstance(make_layer(transform=transform), HasKernels)
+
+
 @pytest.mark.parametrize("transform", OTHERS)
 def test_shapes_and_types(transform):
     """A layer computes in the network's dtype and keeps the input's shape; parameters are float32."""
-    config = model_config(transform=transform, dtype="bfloat16")
-    layer = nnx.eval_shape(lambda: transform_factory(config, nnx.Rngs(0))(16))
+    layer = make_layer(transform=transform, dtype="bfloat16")
     x = jax.ShapeDtypeStruct((2, 3, 5, 4, 16), jnp.bfloat16)
     y = nnx.eval_shape(lambda layer, x: layer(x), layer, x)
     assert (y.shape, y.dtype) == (x.shape, x.dtype)

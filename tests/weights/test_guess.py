@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from configs import common
+from rsa_jax.nn.settings import model_config
 from rsa_jax.training.models import blank_model
 from rsa_jax.weights import guess_model, to_torch
 from tests import golden_files
@@ -29,11 +29,11 @@ SETTINGS = [
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_what_is_guessed_is_what_was_made(settings):
-    config = common.model_config()
+    config = model_config()
     config.num_classes = 174
     config.update_from_flattened_dict(settings)
     guessed = guess_model(to_torch(blank_model(config)))
-    again = common.model_config()
+    again = model_config()
     again.update(guessed)
     if config.transform == "conv2d":
         again.transform_blocks = config.transform_blocks

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from configs import common
+from rsa_jax.nn import settings
+from rsa_jax.settings import default_config
 from rsa_jax.training.models import blank_model, load_model
 from rsa_jax.weights import load_torch, read_state_dict, to_torch, write_state_dict
 from tests import golden_files
@@ -75,7 +76,7 @@ def test_training_mode_moves_the_statistics_as_pytorch_does(torch):
 
     torch.manual_seed(0)
     theirs = RSANet(5).train()
-    config = common.model_config()
+    config = settings.model_config()
     config.update(num_classes=5, dropout=0.0)
     model = blank_model(config)
     load_torch(model, theirs.state_dict())
@@ -102,7 +103,7 @@ def test_files_of_pytorch(torch, tmp_path):
     torch.save({"module.a": torch.ones(2, dtype=torch.bfloat16), "epoch": 3}, path)
     assert list(read_state_dict(path)) == ["a"]
     write_state_dict(tmp_path / "a.safetensors", read_state_dict(path))
-    torch.save({"state_dict": common.get_config()}, path)
+    torch.save({"state_dict": default_config()}, path)
     with pytest.raises(ValueError, match=r"weights.pth: cannot be read as .pth"):
         read_state_dict(path)
     path.write_bytes(b"nothing of PyTorch")
@@ -111,7 +112,7 @@ def test_files_of_pytorch(torch, tmp_path):
 
 
 def test_bfloat16_tensors_are_loaded(torch):
-    config = common.model_config()
+    config = settings.model_config()
     config.update(num_classes=3, depth=18, width=8, stage_sizes=(1,), transform_blocks=((),))
     model = blank_model(config)
     load_torch(model, {name: torch.full(a.shape, 0.5, dtype=torch.bfloat16) for name, a in to_torch(model).items()})

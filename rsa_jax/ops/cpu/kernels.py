@@ -78,7 +78,7 @@ def _row_starts(kernel_size: KernelSize) -> Int[Array, "N 2"]:
     return jnp.indices(kernel_size[:2]).reshape(2, -1).T
 
 
-def _by_rows(kernels: Float[Array, "M *N"], kernel_size: KernelSize) -> Float[Array, "R m_w *N"]:
+def _by_rows(kernels: Float[Array, " M *N"], kernel_size: KernelSize) -> Float[Array, "R m_w *N"]:
     return kernels.reshape(-1, kernel_size[2], *kernels.shape[1:])
 
 

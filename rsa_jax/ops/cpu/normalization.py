@@ -12,9 +12,9 @@ from rsa_jax.ops.xla import normalize
 
 def normalize_batch(
     x: Float[Array, "B T H W C"],
-    scale: Float[Array, "C"],
-    bias: Float[Array, "C"],
-    near: Float[Array, "C"],
+    scale: Float[Array, " C"],
+    bias: Float[Array, " C"],
+    near: Float[Array, " C"],
     *,
     groups: int,
     epsilon: float,
@@ -32,14 +32,14 @@ def normalize_batch(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _normalize(
-    x: Float[Array, "G T N C"], scale: Float[Array, "C"], bias: Float[Array, "C"], epsilon: float
+    x: Float[Array, "G T N C"], scale: Float[Array, " C"], bias: Float[Array, " C"], epsilon: float
 ) -> tuple[Float[Array, "G T N C"], Float[Array, "G C"], Float[Array, "G C"]]:
     """Normalisation with a hand-written gradient: XLA's own sums take twice as long."""
     return _forward(x, scale, bias, epsilon)[0]
 
 
 def _forward(
-    x: Float[Array, "G T N C"], scale: Float[Array, "C"], bias: Float[Array, "C"], epsilon: float
+    x: Float[Array, "G T N C"], scale: Float[Array, " C"], bias: Float[Array, " C"], epsilon: float
 ) -> tuple[tuple[Array, Array, Array], tuple[Array, ...]]:
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean = jnp.mean(wide, axis=(1, 2), keepdims=True)
@@ -50,7 +50,7 @@ def _forward(
 
 def _backward(
     epsilon: float, residuals: tuple[Array, ...], grads: tuple[Array, Array, Array]
-) -> tuple[Float[Array, "G T N C"], Float[Array, "C"], Float[Array, "C"]]:
+) -> tuple[Float[Array, "G T N C"], Float[Array, " C"], Float[Array, " C"]]:
     x, scale, mean, inverse = residuals
     grad, centred = grads[0].astype(mean.dtype), x - mean
     number = x.shape[1] * x.shape[2]

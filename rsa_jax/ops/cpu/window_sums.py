@@ -16,7 +16,7 @@ from rsa_jax.ops.windows import KernelSize
 
 def window_sums(
     x: Float[Array, "B T H W C"],
-    weights: Float[Array, "M #C E"],
+    weights: Float[Array, " M #C E"],
     *,
     kernel_size: KernelSize,
     axes: tuple[Blocks, Blocks] | None = None,
@@ -41,7 +41,7 @@ def window_sums(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _window_sums(
     x: Float[Array, "B T H W C"],
-    weights: Float[Array, "M #C E"],
+    weights: Float[Array, " M #C E"],
     kernel_size: KernelSize,
     axes: tuple[Blocks, Blocks],
     parts: int,
@@ -51,7 +51,7 @@ def _window_sums(
 
 def _forward(
     x: Float[Array, "B T H W C"],
-    weights: Float[Array, "M #C E"],
+    weights: Float[Array, " M #C E"],
     kernel_size: KernelSize,
     axes: tuple[Blocks, Blocks],
     parts: int,
@@ -78,7 +78,7 @@ def _backward(
     parts: int,
     residuals: tuple[Array, Array],
     grad: Float[Array, "B T H W C E"],
-) -> tuple[Float[Array, "B T H W C"], Float[Array, "M #C E"]]:
+) -> tuple[Float[Array, "B T H W C"], Float[Array, " M #C E"]]:
     x, weights = residuals
     time, width = axes
     bands, bands_pullback = jax.vjp(lambda weights: band_matrices(weights, kernel_size, axes), weights)
@@ -165,7 +165,7 @@ def choose_parts(shape: tuple[int, ...], kernel_size: KernelSize, axes: tuple[Bl
 
 def _in_parts(
     part: Callable[..., tuple[Array, Array]], total: Array, arrays: tuple[Array, ...], parts: int
-) -> tuple[Array, Float[Array, "B *N"]]:
+) -> tuple[Array, Float[Array, " B *N"]]:
     """Run `part(total, *arrays)` on one chunk of clips at a time; return the last total and the results of all clips.
 
     Chunk i takes clips i, i + parts, ..., so that devices that share the batch hold equal fractions of each chunk.

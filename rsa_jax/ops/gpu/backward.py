@@ -48,7 +48,7 @@ class Gradients(NamedTuple):
     identity: Any
 
 
-def backward(operands: Operands, y_grad: Float[Array, "N"], *, sizes: Sizes, interpret: bool) -> Gradients:
+def backward(operands: Operands, y_grad: Float[Array, " N"], *, sizes: Sizes, interpret: bool) -> Gradients:
     """Gradients of a transform at each position, given the gradient of its result."""
     programs = sizes.pixels * sizes.blocks
     all_sums = sizes.pixels * sizes.channels * sizes.all_frames

@@ -25,7 +25,7 @@ from rsa_jax.ops.gpu.positions import (
 from rsa_jax.ops.gpu.sizes import WARPS, Sizes
 
 
-def forward(operands: Operands, *, sizes: Sizes, interpret: bool) -> Float[Array, "N"]:
+def forward(operands: Operands, *, sizes: Sizes, interpret: bool) -> Float[Array, " N"]:
     """The transform by Eq. 12, `B T H W C L` as a flat array."""
     return pl.pallas_call(
         functools.partial(_kernel, sizes=sizes),

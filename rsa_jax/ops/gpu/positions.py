@@ -73,7 +73,7 @@ def make_operands(query: Array, key: Array, value: Array, weights: RSAWeights, s
     )
 
 
-def moved(x: Float[Array, "B T H W C"], sizes: Sizes) -> Float[Array, "N"]:
+def moved(x: Float[Array, "B T H W C"], sizes: Sizes) -> Float[Array, " N"]:
     """`H+ W+ C m_t F` as a flat array: `x` shifted by each of a window's frames, with F padded to whole blocks."""
     moves, rows, columns = sizes.kernel_size
     x = jnp.pad(x.transpose(2, 3, 4, 0, 1), [(0, 0)] * 4 + [(moves // 2, moves // 2)])

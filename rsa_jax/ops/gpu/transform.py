@@ -116,7 +116,7 @@ def _value_weights(weights: RSAWeights) -> Float[Array, "M 1 D+C"]:
 
 
 def _sums_grads(
-    x: Float[Array, "B T H W C"], weights: Float[Array, "M #C E"], grad: Float[Array, "N"], sizes: Sizes
+    x: Float[Array, "B T H W C"], weights: Float[Array, " M #C E"], grad: Float[Array, " N"], sizes: Sizes
 ) -> tuple[Float[Array, "B T H W C"], Float[Array, "M C E"]]:
     """Gradients of a feature map and of each channel's weights, given the gradient of the window sums."""
     of_map = _on_platform(functools.partial(map_grad, sizes=sizes), weights, grad)

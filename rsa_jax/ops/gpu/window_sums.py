@@ -24,7 +24,7 @@ MOST_FRAMES = 128
 
 
 def weights_grad(
-    x: Float[Array, "B T H W C"], sums_grad: Float[Array, "N"], *, outputs: int, sizes: Sizes, interpret: bool
+    x: Float[Array, "B T H W C"], sums_grad: Float[Array, " N"], *, outputs: int, sizes: Sizes, interpret: bool
 ) -> Float[Array, "M C E"]:
     """Gradient of each channel's weights, in float32.
 
@@ -68,7 +68,7 @@ def _weights_kernel(x_ref: Any, grad_ref: Any, out_ref: Any, *, outputs: int, st
 
 
 def map_grad(
-    weights: Float[Array, "M #C E"], sums_grad: Float[Array, "N"], *, sizes: Sizes, interpret: bool
+    weights: Float[Array, " M #C E"], sums_grad: Float[Array, " N"], *, sizes: Sizes, interpret: bool
 ) -> Float[Array, "B T H W C"]:
     """Gradient of the feature map. The arguments are those of `weights_grad`."""
     moves, outputs = sizes.kernel_size[0], weights.shape[-1]

@@ -19,7 +19,7 @@ def attend_in_window(
     query: Float[Array, "B T H W L c"],
     key: Float[Array, "B T H W #L c"],
     value: Float[Array, "B T H W #L c"],
-    offsets: Float[Array, "M #L c"] | None,
+    offsets: Float[Array, " M #L c"] | None,
     *,
     kernel_size: KernelSize,
     softmax: bool,

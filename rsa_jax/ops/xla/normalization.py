@@ -11,8 +11,8 @@ def normalize(
     x: Float[Array, "*N C"],
     mean: Float[Array, "*#N C"],
     var: Float[Array, "*#N C"],
-    scale: Float[Array, "C"],
-    bias: Float[Array, "C"],
+    scale: Float[Array, " C"],
+    bias: Float[Array, " C"],
     epsilon: float,
 ) -> Float[Array, "*N C"]:
     """(x - mean) / sqrt(var + epsilon) * scale + bias, in the dtype of `x`."""
@@ -21,9 +21,9 @@ def normalize(
 
 def normalize_batch(
     x: Float[Array, "B T H W C"],
-    scale: Float[Array, "C"],
-    bias: Float[Array, "C"],
-    near: Float[Array, "C"],
+    scale: Float[Array, " C"],
+    bias: Float[Array, " C"],
+    near: Float[Array, " C"],
     *,
     groups: int,
     epsilon: float,

@@ -24,7 +24,7 @@ def rsa(
     frames = query.shape[1]
     y, key, value = frames_last(query), frames_last(key), frames_last(value)
 
-    def sums(x: Float[Array, "H W C F"], weights: Float[Array, "M #C E"]) -> Float[Array, "H W C E F"]:
+    def sums(x: Float[Array, "H W C F"], weights: Float[Array, " M #C E"]) -> Float[Array, "H W C E F"]:
         return window_sums_of_frames(x, weights, kernel_size, frames)
 
     if H1 is not None:

@@ -18,7 +18,7 @@ MATRIX_UNIT = 128
 
 
 def window_sums(
-    x: Float[Array, "B T H W C"], weights: Float[Array, "M #C E"], *, kernel_size: KernelSize
+    x: Float[Array, "B T H W C"], weights: Float[Array, " M #C E"], *, kernel_size: KernelSize
 ) -> Float[Array, "B T H W C E"]:
     """Σ_m x[n + m, c] weights[m, c, e]."""
     frames = x.shape[1]
@@ -58,7 +58,7 @@ def choose_row_blocks(width: int, kernel_size: KernelSize, outputs: int) -> RowB
 
 
 def window_sums_of_frames(
-    x: Float[Array, "H W C F"], weights: Float[Array, "M #C E"], kernel_size: KernelSize, frames: int
+    x: Float[Array, "H W C F"], weights: Float[Array, " M #C E"], kernel_size: KernelSize, frames: int
 ) -> Float[Array, "H W C E F"]:
     """Σ_m x[n + m, c] weights[m, c, e] for clips of `frames` frames."""
     function = functools.partial(_window_sums, kernel_size=kernel_size, frames=frames)
@@ -67,7 +67,7 @@ def window_sums_of_frames(
 
 
 def _window_sums(
-    x: Float[Array, "H W C F"], weights: Float[Array, "M #C E"], kernel_size: KernelSize, frames: int
+    x: Float[Array, "H W C F"], weights: Float[Array, " M #C E"], kernel_size: KernelSize, frames: int
 ) -> Float[Array, "H W C E F"]:
     """Window sums as convolutions.
 
