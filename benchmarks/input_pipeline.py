@@ -47,18 +47,18 @@ def make_clip(rng: np.random.Generator, size: tuple[int, int]) -> list[np.ndarra
     canvas = np.zeros((height + STORED, width + 2 * STORED, 3), np.float32)
     for cell, strength in ((40, 50), (10, 12), (4, 3)):
         coarse = rng.normal(0, strength, (canvas.shape[0] // cell, canvas.shape[1] // cell, 3))
-        picture = Image.fromarray(np.clip(128 + coarse, 0, 255).astype(np.uint8))
-        canvas += np.asarray(picture.resize(canvas.shape[1::-1], Image.Resampling.BICUBIC), np.float32) - 128
+        image = Image.fromarray(np.clip(128 + coarse, 0, 255).astype(np.uint8))
+        canvas += np.asarray(image.resize(canvas.shape[1::-1], Image.Resampling.BICUBIC), np.float32) - 128
     grain = rng.normal(0, 1, (height, width, 1))
     windows = (canvas[t : t + height, 2 * t : 2 * t + width] for t in range(STORED))
     return [np.clip(128 + window + grain, 0, 255).astype(np.uint8) for window in windows]
 
 
-def write_pictures(folder: Path, pictures: Sequence[bytes]) -> None:
+def write_images(folder: Path, images: Sequence[bytes]) -> None:
     """Writes images to folder/00.jpg, ..."""
     folder.mkdir(parents=True)
-    for index, picture in enumerate(pictures):
-        (folder / f"{index:02}.jpg").write_bytes(picture)
+    for index, image in enumerate(images):
+        (folder / f"{index:02}.jpg").write_bytes(image)
 
 
 def make_dataset(folder: Path) -> tuple[ConfigDict, float]:
@@ -69,8 +69,8 @@ def make_dataset(folder: Path) -> tuple[ConfigDict, float]:
     """
     import tensorflow_datasets as tfds
 
-    from rsa_jax.preparation.builder import data_path, open_prepared, prepare, quiet
     from rsa_jax.preparation.datasets.video_folder import VideoFolder, VideoFolderConfig
+    from rsa_jax.preparation.store import data_path, open_prepared, prepare, quiet
 
     config = ssv2.get_config()
     config.data.update(name="video_folder/made_up", data_dir=str(folder / "prepared"))
@@ -79,8 +79,8 @@ def make_dataset(folder: Path) -> tuple[ConfigDict, float]:
     for split, count in CLIPS.items():
         for name in CLASSES:
             for index in range(count):
-                pictures = encode_jpeg(make_clip(rng, (videos.height, videos.width)), 95)
-                write_pictures(folder / "source" / split / name / f"{index:02}", pictures)
+                images = encode_jpeg(make_clip(rng, (videos.height, videos.width)), 95)
+                write_images(folder / "source" / split / name / f"{index:02}", images)
     path = data_path(config.data.name, config.data.data_dir)
     with mock.patch.object(tempfile, "tempdir", str(folder)):  # TFDS leaves an empty folder there
         prepare(lambda: VideoFolder(data_dir=config.data.data_dir, config=videos), path)
@@ -90,29 +90,29 @@ def make_dataset(folder: Path) -> tuple[ConfigDict, float]:
     with quiet():
         for index, record in enumerate(source):
             skip = {"frames": tfds.decode.SkipDecoding()}
-            pictures = builder.info.features.deserialize_example(record, decoders=skip)["frames"].numpy().tolist()
-            write_pictures(folder / "stored" / f"{index:02}", pictures)
-            sizes += map(len, pictures)
+            images = builder.info.features.deserialize_example(record, decoders=skip)["frames"].numpy().tolist()
+            write_images(folder / "stored" / f"{index:02}", images)
+            sizes += map(len, images)
     return config, float(np.mean(sizes)) / 1000
 
 
 def pil_clip(folder: Path, rng: np.random.Generator, data: ConfigDict) -> np.ndarray:
     """One clip after TSN's transforms, before normalisation: uint8 [T, S, S, 3]."""
     chosen = sampling.train_frames(STORED, data.num_frames, rng.random(data.num_frames), data.sampling)
-    pictures = []
+    images = []
     for index in chosen:
-        with Image.open(folder / f"{index:02}.jpg") as picture:
-            pictures.append(picture.convert("RGB"))
-    width, height = pictures[0].size
+        with Image.open(folder / f"{index:02}.jpg") as image:
+            images.append(image.convert("RGB"))
+    width, height = images[0].size
     crop_height, crop_width = rng.choice(crop_sizes(min(width, height), data.crop_scales, data.crop_distortion))
     row, column = CROP_OFFSETS[rng.integers(len(CROP_OFFSETS))]
     top, left = row * ((height - crop_height) // 4), column * ((width - crop_width) // 4)
     box = (left, top, left + crop_width, top + crop_height)
     side = (data.image_size, data.image_size)
-    pictures = [picture.crop(box).resize(side, Image.Resampling.BILINEAR) for picture in pictures]
+    images = [image.crop(box).resize(side, Image.Resampling.BILINEAR) for image in images]
     if rng.random() < 0.5:
-        pictures = [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in pictures]
-    return np.stack([np.asarray(picture) for picture in pictures])
+        images = [image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in images]
+    return np.stack([np.asarray(image) for image in images])
 
 
 def _start_worker(memory: Any, slots: int, batch: int) -> None:
@@ -216,10 +216,10 @@ def measure(args: argparse.Namespace, folder: Path, cores: int) -> dict[str, Any
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures and reports."""
     parser = argparse.ArgumentParser("benchmarks.input_pipeline", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5, help="turns (%(default)s)")
-    parser.add_argument("--clips", type=int, default=384, help="drawn in a turn; whole batches (%(default)s)")
-    parser.add_argument("--frames", type=int, default=16, help="of a clip (%(default)s)")
-    parser.add_argument("--batch", type=int, default=8, help="clips (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each contender (%(default)s)")
+    parser.add_argument("--clips", type=int, default=384, help="clips per turn, a multiple of --batch (%(default)s)")
+    parser.add_argument("--frames", type=int, default=16, help="frames per clip (%(default)s)")
+    parser.add_argument("--batch", type=int, default=8, help="clips per batch (%(default)s)")
     args = parser.parse_args(argv)
     if args.clips < args.batch or args.clips % args.batch:
         parser.error(f"--clips {args.clips} is not a multiple of --batch {args.batch}")

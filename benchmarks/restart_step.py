@@ -12,16 +12,18 @@ import jax
 import optax
 
 from benchmarks.measure import report, table
-from configs import common, motion
-from rsa_jax.training.run import make_run
-from rsa_jax.training.state import PyTree, to_devices
+from configs import motion
+from rsa_jax.settings import optimizer_config
+from rsa_jax.training.loop import make_run
+from rsa_jax.training.mesh import to_devices
+from rsa_jax.training.state import PyTree
 
 
 def measure(epochs: int, data_dir: str) -> list[tuple[float, float, float]]:
     """Scheduled rate, and distances of the restart step and of the rest of the epoch, for each epoch but the first."""
     config = motion.get_config()
     config.data.data_dir, config.epochs = data_dir, epochs
-    config.optimizer = common.optimizer_config()
+    config.optimizer = optimizer_config()
     config.optimizer.update(restart_step=True, warmup_epochs=1)
     run = make_run(config)
     state = run.init()

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.measure import add_flags, interleaved, report, table
-from configs import common
 from rsa_jax import ops
+from rsa_jax.settings import default_config
 from rsa_jax.training.optimizer import make_optimizer, make_schedule
 from rsa_jax.training.state import TrainState, create_state, define_model
 from rsa_jax.training.step import make_update
@@ -32,7 +32,7 @@ def make_program(
         batch: normalised clips and labels.
         model: fields of `config.model`.
     """
-    config = common.get_config()
+    config = default_config()
     config.model.update(num_classes=CLASSES, **model)
     schedule = make_schedule(config.optimizer, epochs=config.epochs, steps_per_epoch=1000)
     optimizer = make_optimizer(config.optimizer, schedule)

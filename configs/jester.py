@@ -2,12 +2,12 @@
 
 from ml_collections import ConfigDict
 
-from configs import common
+from rsa_jax.settings import default_config
 
 
 def get_config() -> ConfigDict:
     """The settings of Something-Something V1, from the same publisher, with random initial weights."""
-    config = common.get_config()
+    config = default_config()
     config.label_smoothing = 0.1
     config.model.num_classes = 27
     config.model.dropout = 0.3

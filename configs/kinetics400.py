@@ -2,12 +2,12 @@
 
 from ml_collections import ConfigDict
 
-from configs import common
+from rsa_jax.settings import default_config
 
 
 def get_config() -> ConfigDict:
     """The common recipe, evaluated on 10 clips x 3 crops, as is usual for Kinetics."""
-    config = common.get_config()
+    config = default_config()
     config.model.num_classes = 400
     config.model.batch_norm_clips = 8
     config.data.name = "kinetics400"

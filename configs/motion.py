@@ -2,12 +2,12 @@
 
 from ml_collections import ConfigDict
 
-from configs import common
+from rsa_jax.settings import default_config
 
 
 def get_config() -> ConfigDict:
     """A small network with RSA in its last stages, on clips of 8 frames of 32 x 32 pixels."""
-    config = common.get_config()
+    config = default_config()
     config.batch_size = config.optimizer.recipe_batch_size = 16
     config.epochs = 8
     config.data.name = "motion"

@@ -2,12 +2,12 @@
 
 from ml_collections import ConfigDict
 
-from configs import common
+from rsa_jax.settings import default_config
 
 
 def get_config() -> ConfigDict:
     """The common recipe with fewer epochs, a lower learning rate and more dropout."""
-    config = common.get_config()
+    config = default_config()
     config.epochs = 30
     config.model.num_classes = 101
     config.model.dropout = 0.8

@@ -2,12 +2,12 @@
 
 from ml_collections import ConfigDict
 
-from configs import common
+from rsa_jax.settings import default_config
 
 
 def get_config() -> ConfigDict:
     """RSANet-50 for a few thousand clips on one GPU: the published recipe with a smaller batch."""
-    config = common.get_config()
+    config = default_config()
     config.batch_size = config.optimizer.recipe_batch_size = 16
     config.label_smoothing = 0.1
     # The published 0.02 for 64 clips, scaled in proportion to the batch size.

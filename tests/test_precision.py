@@ -5,9 +5,9 @@ import re
 import jax
 import pytest
 
+from rsa_jax.evaluation.views import View
 from rsa_jax.precision import PRECISIONS, with_precision
-from rsa_jax.training.run import make_run
-from rsa_jax.training.step import View
+from rsa_jax.training.loop import make_run
 
 PRODUCT = re.compile(r"stablehlo\.(?:dot_general|convolution)\b[^\n]*")
 
@@ -28,7 +28,7 @@ def test_every_product_of_a_run_has_the_precision_of_the_configuration(config, f
     batch |= {"mask": real}
     state = run.abstract_state()
     train = products(run.train_step.lower(state, batch))
-    evaluate = products(run.eval_step.lower(state.params, state.batch_stats, batch, View()))
+    evaluate = products(run.evaluator.eval_step.lower(state.params, state.batch_stats, batch, View()))
     assert len(train) > 20
     assert len(evaluate) > 5
     # Two operands each. Some products always request the highest precision.

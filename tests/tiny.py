@@ -2,14 +2,14 @@
 
 import os
 
-from configs import common
+from rsa_jax.settings import default_config
 
 # For programs that run once: they compile in a third of the time, but run slower.
 FAST_COMPILATION = {"xla_backend_optimization_level": 0}
 
 
 def tiny_config(data_dir):
-    config = common.get_config()
+    config = default_config()
     config.batch_size, config.epochs = 16, 2
     config.model.depth, config.model.width, config.model.stage_sizes = 50, 8, (1,)
     config.model.transform_blocks = ((0,),)

@@ -3,22 +3,18 @@
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from rsa_jax.evaluation.chunks import Chunk, Reading, stored_as
-from rsa_jax.evaluation.evaluator import Views
 from rsa_jax.evaluation.scores import all_class_names, average_views
+from rsa_jax.evaluation.views import Views, make_predict
 from rsa_jax.precision import with_precision
-from rsa_jax.training.checkpoints import read_config, read_dataset
 from rsa_jax.training.models import load_model
 from rsa_jax.training.state import define_model, split_model
-from rsa_jax.training.step import make_predict
-
-AnyChunk = TypeVar("AnyChunk", bound=Chunk)
+from rsa_jax.training.workdir import read_config, read_dataset
 
 
 class Predictor:
@@ -53,7 +49,7 @@ class Predictor:
         logits = [self._predict(*self._arrays, frames, view) for view in self._views.each()]
         return np.exp(average_views(np.stack(jax.device_get(logits)), self._views.average))
 
-    def stream(self, chunks: Iterable[AnyChunk], batch_size: int) -> Iterator[tuple[AnyChunk, Float[np.ndarray, " K"]]]:
+    def stream(self, chunks: Iterable[Chunk], batch_size: int) -> Iterator[tuple[Chunk, Float[np.ndarray, " K"]]]:
         """Segments with their probabilities. Only the last batch may be smaller, so two programs suffice."""
         waiting = iter(chunks)
         while batch := list(islice(waiting, batch_size)):

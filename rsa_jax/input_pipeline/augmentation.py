@@ -89,11 +89,11 @@ class Augmented(NamedTuple):
     """A batch of augmented clips, as fed to the network.
 
     Attributes:
-      clips: normalised with ImageNet's mean and standard deviation.
-      label: class of each clip; if flipped, the class of its mirror image.
-      mirrored: whether each clip is flipped.
-      start: first row and column of the crop, in stored pixels.
-      size: height and width of the crop, in stored pixels.
+        clips: normalised with ImageNet's mean and standard deviation.
+        label: class of each clip; if flipped, the class of its mirror image.
+        mirrored: whether each clip is flipped.
+        start: first row and column of the crop, in stored pixels.
+        size: height and width of the crop, in stored pixels.
     """
 
     clips: Float[Array, "B T S S 3"]
@@ -109,21 +109,21 @@ def mirror_label(
     """Whether each clip may be flipped, and the class of its mirror image.
 
     Args:
-      label: classes of the clips.
-      flip_pairs: classes that a flip changes, as `ClipBuilder.flip_pairs`.
-      policy: "skip" flips none of these classes, "swap" only flip pairs.
+        label: classes of the clips.
+        flip_pairs: pairs (a, b) of classes that a flip exchanges, and (a,) for a class whose mirror image has no class.
+        policy: "skip" flips no clip of these classes; "swap" flips those of pairs, which exchanges their classes.
 
     Raises:
-      ValueError: If the policy is neither.
+        ValueError: If the policy is neither.
     """
     if policy not in ("skip", "swap"):
         raise ValueError(f"data.flip_pairs: expected 'skip' or 'swap', got {policy!r}")
     classes = [c for group in flip_pairs for c in group]
-    images = [c for group in flip_pairs for c in reversed(group)]
+    mirror_classes = [c for group in flip_pairs for c in reversed(group)]
     paired = [policy == "swap" and len(group) == 2 for group in flip_pairs for _ in group]
     match = label[:, None] == jnp.array(classes, jnp.int32)  # at most one per row
     allowed = ~jnp.any(match & ~jnp.array(paired, bool), axis=1)
-    return allowed, jnp.where(match.any(1), jnp.sum(match * jnp.array(images, jnp.int32), axis=1), label)
+    return allowed, jnp.where(match.any(1), jnp.sum(match * jnp.array(mirror_classes, jnp.int32), axis=1), label)
 
 
 def augment(
@@ -141,18 +141,18 @@ def augment(
     """TSN's training augmentation: multi-scale crop, flip with probability 1/2, normalisation.
 
     Args:
-      frames: clips as stored.
-      label: classes of the clips.
-      keys: from `example_keys`; all frames of a clip share crop and flip.
-      image_size: S, side of the output in pixels.
-      crop_scales: sides of crops, relative to the short side of the stored frames.
-      crop_distortion: maximum distance in `crop_scales` between the scales of height and width.
-      flip: whether clips are flipped at all.
-      flip_pairs: classes that a flip changes, as `ClipBuilder.flip_pairs`.
-      policy: treatment of these classes, as in `mirror_label`.
+        frames: clips as stored.
+        label: classes of the clips.
+        keys: from `example_keys`; all frames of a clip share crop and flip.
+        image_size: S, side of the output in pixels.
+        crop_scales: sides of crops, relative to the short side of the stored frames.
+        crop_distortion: maximum distance in `crop_scales` between the scales of height and width.
+        flip: whether clips are flipped at all.
+        flip_pairs: classes that a flip changes, as `ClipBuilder.flip_pairs`.
+        policy: treatment of these classes, as in `mirror_label`.
 
     Raises:
-      ValueError: If the policy is unknown.
+        ValueError: If the policy is unknown.
     """
     height, width = frames.shape[2:4]
     sizes = crop_sizes(min(height, width), crop_scales, crop_distortion)
@@ -160,10 +160,10 @@ def augment(
     start, size = jax.vmap(lambda key: random_crop(key, (height, width), sizes))(crop_keys)
     rows = resize_weights(start[:, 0], size[:, 0], height, image_size)
     columns = resize_weights(start[:, 1], size[:, 1], width, image_size)
-    allowed, image_label = mirror_label(label, flip_pairs, policy)
+    allowed, mirror_class = mirror_label(label, flip_pairs, policy)
     mirrored = flip & allowed & jax.vmap(jax.random.bernoulli)(flip_keys)
     columns = jnp.where(mirrored[:, None, None], columns[:, ::-1], columns)
-    label = jnp.where(mirrored, image_label, label)
+    label = jnp.where(mirrored, mirror_class, label)
     return Augmented(_apply(frames, rows, columns), label, mirrored, start, size)
 
 
@@ -175,10 +175,10 @@ def square_crop(
     A square of `image_size` pixels is not resampled.
 
     Args:
-      frames: clips as stored.
-      place: crop offset on the long side: 0 start, 1 centre, 2 end. On the short side, the crop is centred.
-      image_size: S, side of the output in pixels.
-      eval_crop: side of the square, relative to the short side of the stored frames.
+        frames: clips as stored.
+        place: crop offset on the long side: 0 start, 1 centre, 2 end. On the short side, the crop is centred.
+        image_size: S, side of the output in pixels.
+        eval_crop: side of the square, relative to the short side of the stored frames.
     """
     height, width = frames.shape[2:4]
     side = round(eval_crop * min(height, width))

@@ -1,4 +1,4 @@
 """From the files of a download to a prepared data set: finding, decoding, storing.
 
-Only `builder` and `datasets` import TensorFlow.
+Only `builder`, `store` and `datasets` import TensorFlow.
 """

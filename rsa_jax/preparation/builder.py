@@ -1,10 +1,9 @@
-"""Common base of all data sets: a TFDS builder of clips as JPEG frames, with provenance, complete or absent."""
+"""Common base of all data sets: a TFDS builder that stores clips as JPEG frames, with their provenance."""
 
 import collections
 import contextlib
 import dataclasses
 import datetime
-import fcntl
 import functools
 import hashlib
 import importlib.metadata
@@ -13,10 +12,9 @@ import json
 import os
 import pathlib
 import platform
-import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -25,23 +23,15 @@ from rsa_jax.files import write_json
 from rsa_jax.preparation.clip import HEIGHT, QUALITY, STRIDE, WIDTH, Clip, encode_clip
 from rsa_jax.preparation.inventory import Inventory, SplitInventory
 from rsa_jax.preparation.shards import Shards
+from rsa_jax.preparation.store import FORMAT_VERSION, PreparationError, unfinished_folder
 
 try:
     import av
-    import tensorflow as tf
     import tensorflow_datasets as tfds
-    from absl import logging
     from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
     from tqdm import tqdm
 except ModuleNotFoundError as error:
     raise missing(error, "train") from error
-
-# TensorFlow only reads data here; otherwise it would take the accelerators' memory from JAX.
-tf.config.set_visible_devices([], "GPU")
-
-
-class PreparationError(RuntimeError):
-    """A data set is missing, damaged or could not be prepared; the message gives the remedy."""
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -49,14 +39,14 @@ class ClipConfig(tfds.core.BuilderConfig):
     """Storage options of a data set.
 
     Attributes:
-      height: stored frame height in pixels.
-      width: stored frame width in pixels.
-      quality: JPEG quality, 1 to 100.
-      stride: keep every `stride`-th frame of the video.
-      max_failed_fraction: largest fraction of clips, over all splits, that may be left out.
-      allow_missing: prepare an official data set even if clips are missing.
-      unpack: whether archives may be unpacked when files are missing without them.
-      workers: number of decoding processes; 1: decode in this process.
+        height: stored frame height in pixels.
+        width: stored frame width in pixels.
+        quality: JPEG quality, 1 to 100.
+        stride: keep every `stride`-th frame of the video.
+        max_failed_fraction: largest fraction of clips, over all splits, that may be left out.
+        allow_missing: prepare an official data set even if clips are missing.
+        unpack: whether archives may be unpacked when files are missing without them.
+        workers: number of decoding processes; 1: decode in this process.
     """
 
     height: int = HEIGHT
@@ -81,6 +71,7 @@ def label_map_hash(class_names: Sequence[str]) -> str:
 
 
 def _versions() -> dict[str, str]:
+    """Versions of everything that the stored frames depend on, by name."""
     versions = {"python": platform.python_version()}
     for package in ("rsa-jax", "av", "pillow", "tensorflow-datasets"):
         # A package run from a source tree, not installed, has no version.
@@ -94,10 +85,10 @@ class ClipBuilder(FileReaderBuilder):
     """Base class of all data sets. A subclass defines the classes and the clips.
 
     An example is {frames: T JPEG images, label, id}. Beside the data, metadata.json holds the provenance and
-    report.json the missing clips.
+    report.json the inventory.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version(FORMAT_VERSION)
     builder_config: Any  # a ClipConfig
     # Variants by name. Not TFDS's BUILDER_CONFIGS, whose fields cannot be changed.
     configs: Sequence[ClipConfig] = ()
@@ -105,8 +96,8 @@ class ClipBuilder(FileReaderBuilder):
 
     # Defined by subclasses.
     class_names: Sequence[str]
-    # Classes that a horizontal flip changes, each listed once: flip pairs of ids, and single ids of classes whose
-    # mirror image has no class.
+    # Ids of the classes that a horizontal flip changes, each listed once: pairs (a, b) that it exchanges, and (a,) for
+    # a class whose mirror image has no class.
     flip_pairs: Sequence[Sequence[int]] = ()
     # Published number of clips per split.
     official_sizes: Mapping[str, int] = MappingProxyType({})
@@ -177,7 +168,7 @@ class ClipBuilder(FileReaderBuilder):
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         # TFDS calls this inside a temporary folder, which it renames on success.
         self.check()
-        work = _work_folder(pathlib.Path(self.data_path))
+        work = unfinished_folder(pathlib.Path(self.data_path))
         _begin(work, self._plan())
         splits = {name: Shards(work / name, clips) for name, clips in self.clips().items()}
         for name, shards in splits.items():
@@ -186,9 +177,8 @@ class ClipBuilder(FileReaderBuilder):
         self._check_failures(splits)
         self.info.set_splits(tfds.core.SplitDict([self._place(name, shards) for name, shards in splits.items()]))
         counts = {name: split.num_examples for name, split in self.info.splits.items()}
-        report = json.dumps(dataclasses.asdict(self.inventory()), indent=1)
         folder = pathlib.Path(self.data_path)
-        (folder / "report.json").write_text(report)
+        (folder / "report.json").write_text(json.dumps(dataclasses.asdict(self.inventory()), indent=1))
         self.info.metadata.update(
             provenance=self._provenance(counts),
             flip_pairs=[list(group) for group in self.flip_pairs],
@@ -199,7 +189,7 @@ class ClipBuilder(FileReaderBuilder):
         """Checks the clip lists before any video is decoded.
 
         Raises:
-          PreparationError: If clips are missing without `allow_missing`, or the lists are invalid.
+            PreparationError: If clips are missing without `allow_missing`, or the lists are invalid.
         """
         inventory = self.inventory()
         if inventory.problems() and not self.builder_config.allow_missing:
@@ -208,9 +198,9 @@ class ClipBuilder(FileReaderBuilder):
         for split, clips in self.clips().items():
             if not clips:
                 raise PreparationError(f"Split {split!r} holds no clip.")
-            _refuse(f"Split {split!r}, listed more than once:", [clip.id for clip in clips])
+            _refuse_repeated(f"Split {split!r}, listed more than once:", [clip.id for clip in clips])
         sources = [f"{clip.source} {clip.seconds or ''}".strip() for clips in self.clips().values() for clip in clips]
-        _refuse("Listed more than once:", sources)
+        _refuse_repeated("Listed more than once:", sources)
         _ = self.flip_pairs  # raises if its classes are unknown
 
     def _plan(self) -> dict[str, Any]:
@@ -247,8 +237,8 @@ class ClipBuilder(FileReaderBuilder):
         if 0 in kept.values():
             message = f"Split {min(kept, key=kept.__getitem__)!r}: none of its clips could be decoded"
         elif failed > allowed * total:
-            share = f"fraction {failed / total:.3f}; at most {allowed} allowed (max_failed_fraction)"
-            message = f"{failed} of {total} clips could not be decoded: {share}"
+            fraction = f"fraction {failed / total:.3f}; at most {allowed} allowed (max_failed_fraction)"
+            message = f"{failed} of {total} clips could not be decoded: {fraction}"
         if message:
             raise PreparationError(
                 f"{self.inventory().text()}\n{message}. No data set was created. The next try keeps the decoded clips."
@@ -279,16 +269,11 @@ class ClipBuilder(FileReaderBuilder):
         }
 
 
-def _refuse(what: str, names: Sequence[str]) -> None:
-    """Raises an error if names are repeated."""
+def _refuse_repeated(what: str, names: Sequence[str]) -> None:
+    """Raises a `PreparationError` if names are repeated; its message starts with `what`."""
     repeated = [name for name, count in collections.Counter(names).items() if count > 1]
     if repeated:
         raise PreparationError(f"{what} {len(repeated)} clips: {', '.join(repeated[:5])}.")
-
-
-def _work_folder(path: pathlib.Path) -> pathlib.Path:
-    """Folder of finished shards while the data set in `path` is incomplete."""
-    return path.parent / f"unfinished.{ClipBuilder.VERSION}"
 
 
 def _link(path: pathlib.Path, target: pathlib.Path) -> None:
@@ -316,121 +301,3 @@ def _begin(work: pathlib.Path, plan: dict[str, Any]) -> None:
         shutil.rmtree(work)
     work.mkdir(parents=True)
     write_json(record, plan)
-
-
-def data_path(name: str, data_dir: str | os.PathLike[str]) -> pathlib.Path:
-    """Folder of a data set: DATA_DIR/builder/config/version. A name without "/config" means "/default"."""
-    builder, _, config = name.partition("/")
-    config = config or "default"
-    if not all(re.fullmatch(r"\w[\w.-]*", part) for part in (builder, config)):
-        raise PreparationError(
-            f"Data set name {name!r}: expected 'builder' or 'builder/config', of letters, digits and _-."
-        )
-    return pathlib.Path(data_dir).expanduser() / builder / config / str(ClipBuilder.VERSION)
-
-
-def _check_files(path: pathlib.Path, metadata: dict[str, Any]) -> None:
-    if "files" not in metadata:
-        raise ValueError("metadata.json is missing, or does not list the files")
-    for name, size in metadata["files"].items():
-        if not (path / name).is_file():
-            raise ValueError(f"{name} is missing")
-        if (found := (path / name).stat().st_size) != size:
-            raise ValueError(f"{name} has {found} bytes instead of {size}")
-
-
-def open_prepared(path: pathlib.Path) -> tfds.core.DatasetBuilder:
-    """Opens a prepared data set. Only its folder is needed.
-
-    Raises:
-      FileNotFoundError: If there is no such folder.
-      PreparationError: If the data set is incomplete.
-    """
-    if not path.is_dir():
-        raise FileNotFoundError(path)
-    try:
-        builder = tfds.builder_from_directory(path)
-        _check_files(path, builder.info.metadata)
-    except Exception as error:
-        raise PreparationError(
-            f"The data set in {path} is incomplete or damaged ({type(error).__name__}: {error}). "
-            "Prepare it again with --overwrite, or remove that folder."
-        ) from error
-    return builder
-
-
-@contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[None]:
-    """Locks a folder for one process at a time. The system frees the lock of a killed process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            tqdm.write(f"Waiting for another process that is preparing {folder}.", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Suppresses TFDS's notes and nested progress bars, which would bury ours."""
-    loggers = (logging.get_absl_logger(), tf.get_logger())
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel("ERROR")
-    tfds.disable_progress_bar()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def prepare(builder: Callable[[], ClipBuilder], path: pathlib.Path, *, overwrite: bool = False) -> ClipBuilder | None:
-    """Prepares a data set in `path`, unless it exists.
-
-    An interrupted run leaves no partial data set there; the next run resumes its work.
-
-    Args:
-      builder: makes the builder; called after an old data set was renamed, because the builder would read it.
-      path: from `data_path`.
-      overwrite: replace an existing data set.
-
-    Returns:
-      The builder, or None if the data set was already prepared.
-    """
-    old = path.with_name(f"old.{path.name}")
-    with _locked(path.parent), quiet():
-        if old.exists() and not path.exists():  # a process that was overwriting it was killed
-            old.rename(path)
-        if path.exists() and not overwrite:
-            open_prepared(path)
-            _remove_leftovers(path)
-            return None
-        if path.exists():
-            path.rename(old)  # the builder would read it otherwise
-        try:
-            made = builder()
-            made.download_and_prepare(file_format="array_record")
-        except BaseException:
-            if old.exists():
-                old.rename(path)
-            raise
-        _remove_leftovers(path)
-        return made
-
-
-def _remove_leftovers(path: pathlib.Path) -> None:
-    """Removes temporary folders from the preparation of the data set in `path`."""
-    for folder in (*path.parent.glob("incomplete.*"), *path.parent.glob("old.*"), _work_folder(path)):
-        if folder.exists():
-            shutil.rmtree(folder)
-    if unpacked_folder(path).exists():
-        shutil.rmtree(unpacked_folder(path))
-
-
-def unpacked_folder(path: pathlib.Path) -> pathlib.Path:
-    """Folder for unpacked archives while the data set in `path` is prepared."""
-    return path.parent / f"unpacked.{ClipBuilder.VERSION}"

@@ -9,12 +9,12 @@ class SplitInventory:
     """Inventory of one split.
 
     Attributes:
-      official: published number of clips; None if there is none.
-      listed: number of clips that the annotations list.
-      missing: ids of listed clips without a video.
-      left_out: id and reason of clips that could not be decoded.
-      stored: number of clips in the data set; None before it is prepared.
-      empty_classes: names of classes without an available clip.
+        official: published number of clips; None if there is none.
+        listed: number of clips that the annotations list.
+        missing: ids of listed clips without a video.
+        left_out: id and reason of clips that could not be decoded.
+        stored: number of clips in the data set; None before it is prepared.
+        empty_classes: names of classes without an available clip.
     """
 
     official: int | None
@@ -30,9 +30,9 @@ class Inventory:
     """Inventory of a data set.
 
     Attributes:
-      splits: split reports by name.
-      extra: videos that no annotation names.
-      archives: archives that were not opened.
+        splits: inventory of each split, by name.
+        extra: videos that no annotation names.
+        archives: archives that were not opened.
     """
 
     splits: dict[str, SplitInventory]
@@ -62,7 +62,7 @@ class Inventory:
             lines += _listing("missing", split.missing, most)
             lines += _listing("left out", [clip["reason"] for clip in split.left_out], most)
         lines += _listing("videos that no annotation names", self.extra, most)
-        lines += _listing("archives that were not looked into", self.archives, most)
+        lines += _listing("archives that were not opened", self.archives, most)
         # File names need not be valid UTF-8.
         return "\n".join(lines).encode(errors="backslashreplace").decode()
 

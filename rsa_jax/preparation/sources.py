@@ -17,14 +17,14 @@ def find_videos(roots: Sequence[pathlib.Path], wanted: Collection[str]) -> tuple
     A video is identified by its file name without extension, a folder of images by its own name.
 
     Args:
-      roots: folders to search; earlier ones take precedence.
-      wanted: names to look for.
+        roots: folders to search; earlier ones take precedence.
+        wanted: names to look for.
 
     Returns:
-      Paths by name for the wanted names that were found, and paths of the other videos.
+        Paths by name for the wanted names that were found, and paths of the other videos.
 
     Raises:
-      ValueError: If two paths below one of the folders match the same name.
+        ValueError: If two paths below one of the folders match the same name.
     """
     found: dict[str, pathlib.Path] = {}
     extra: list[str] = []
@@ -42,11 +42,11 @@ def _find_below(root: pathlib.Path, wanted: Collection[str]) -> tuple[dict[str, 
     pending = [root]
     while pending:
         folder = pending.pop()
-        videos, folders, pictures = _contents(folder)
+        videos, folders, has_images = _contents(folder)
         clips = {path: path.stem for path in videos}
-        clips |= {path: path.name for path in folders if path.name in wanted and _holds_picture(path)}
+        clips |= {path: path.name for path in folders if path.name in wanted and _holds_images(path)}
         pending += [path for path in folders if path not in clips]
-        if pictures and not (videos or folders) and folder != root:
+        if has_images and not (videos or folders) and folder != root:
             extra.append(str(folder))
         for path, name in clips.items():
             if name in found:
@@ -61,7 +61,7 @@ def _find_below(root: pathlib.Path, wanted: Collection[str]) -> tuple[dict[str, 
     return found, extra
 
 
-def _holds_picture(folder: pathlib.Path) -> bool:
+def _holds_images(folder: pathlib.Path) -> bool:
     """Whether a folder holds images. Stops at the first one, as there may be thousands."""
     with os.scandir(folder) as entries:
         files = (entry for entry in entries if not entry.name.startswith(".") and entry.is_file())
@@ -70,7 +70,7 @@ def _holds_picture(folder: pathlib.Path) -> bool:
 
 def _contents(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.Path], bool]:
     """Videos and folders in a folder, and whether it holds images."""
-    videos, folders, pictures = [], [], False
+    videos, folders, has_images = [], [], False
     with os.scandir(folder) as entries:
         for entry in entries:
             suffix = os.path.splitext(entry.name)[1].lower()
@@ -80,8 +80,8 @@ def _contents(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.Pa
                 folders.append(pathlib.Path(entry.path))
             elif suffix in VIDEO_SUFFIXES:
                 videos.append(pathlib.Path(entry.path))
-            pictures |= suffix in IMAGE_SUFFIXES
-    return sorted(videos), sorted(folders), pictures
+            has_images |= suffix in IMAGE_SUFFIXES
+    return sorted(videos), sorted(folders), has_images
 
 
 def list_videos(path: pathlib.Path) -> list[pathlib.Path]:
@@ -92,8 +92,8 @@ def list_videos(path: pathlib.Path) -> list[pathlib.Path]:
     """
     if not path.is_dir():
         return [path]
-    videos, folders, pictures = _contents(path)
-    frames = [path] if pictures and not videos else []
+    videos, folders, has_images = _contents(path)
+    frames = [path] if has_images and not videos else []
     return frames + videos + [video for folder in folders for video in list_videos(folder)]
 
 

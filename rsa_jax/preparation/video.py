@@ -34,7 +34,7 @@ def natural_key(name: str) -> list[tuple[int, str]]:
 # FFmpeg must not open other files: text files that refer to them are not videos.
 _OPTIONS = {"protocol_whitelist": "none"}
 # Tolerated shortfall from the stated length: fraction and seconds.
-_SLACK_SHARE, _SLACK_SECONDS = 0.1, 0.5
+_SLACK_FRACTION, _SLACK_SECONDS = 0.1, 0.5
 
 
 def _decode_packets(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
@@ -72,7 +72,7 @@ def _within(
     """Frames shown from `seconds[0]` on and before `seconds[1]`, from the start of the video; None: all.
 
     Raises:
-      ValueError: If the video ends long before `seconds[1]` or its stated end.
+        ValueError: If the video ends long before `seconds[1]` or its stated end.
     """
     stream = container.streams.video[0]
     zero = float((stream.start_time or 0) * (stream.time_base or 0))
@@ -91,7 +91,7 @@ def _within(
             yield frame
     if end and len(times) > 1:
         last = times[-1] + (times[-1] - times[0]) / (len(times) - 1)  # a frame is shown until the next one
-        if end - last > max(_SLACK_SECONDS, _SLACK_SHARE * (end - start)):
+        if end - last > max(_SLACK_SECONDS, _SLACK_FRACTION * (end - start)):
             raise ValueError(f"cut off: it ends at {last:.2f} of {end:.2f} s")
 
 
@@ -103,7 +103,7 @@ def _file_frames(
     # From an open file: FFmpeg interprets ":" and "%" in a name, and an extension may be wrong.
     with path.open("rb") as file, av.open(file, "r", options=_OPTIONS, metadata_errors="ignore") as container:
         if "_pipe" in container.format.name or container.format.name == "image2":
-            raise ValueError("a picture, not a video; frames of a video go into a folder of their own")
+            raise ValueError("an image, not a video; put the frames of a video into a folder of their own")
         if not container.streams.video:
             raise ValueError("it holds no video stream")
         for frame in itertools.islice(_within(container, _decode_packets(container), seconds), 0, None, stride):
@@ -129,13 +129,13 @@ def read_frames(
     """Yields the frames of a video file or a folder of images, in order and upright.
 
     Args:
-      path: file in any container and codec that FFmpeg supports, whatever its extension, or folder.
-      size: (height, width) of the output frames in pixels.
-      seconds: start (inclusive) and end (exclusive) of the part of a file to read.
-      stride: keep every `stride`-th frame.
+        path: file in any container and codec that FFmpeg supports, whatever its extension, or folder.
+        size: (height, width) of the output frames in pixels.
+        seconds: start (inclusive) and end (exclusive) of the part of a file to read.
+        stride: keep every `stride`-th frame.
 
     Raises:
-      VideoError: If no frame can be decoded, or the video is cut off; gives the path and the reason.
+        VideoError: If no frame can be decoded, or the video is cut off; gives the path and the reason.
     """
     path = pathlib.Path(path)
     count = 0
@@ -159,7 +159,7 @@ def frame_rate(path: str | pathlib.Path) -> float | None:
     """Mean frames per second of a video file; None if not stated, or for a folder.
 
     Raises:
-      VideoError: If the file is not a video.
+        VideoError: If the file is not a video.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -174,18 +174,18 @@ def frame_rate(path: str | pathlib.Path) -> float | None:
 
 def encode_jpeg(frames: Iterable[Frame], quality: int) -> list[bytes]:
     """Encodes each frame as a JPEG image of the given quality (1 to 100)."""
-    pictures = []
+    images = []
     for frame in frames:
         buffer = io.BytesIO()
         Image.fromarray(frame).save(buffer, "JPEG", quality=quality)
-        pictures.append(buffer.getvalue())
-    return pictures
+        images.append(buffer.getvalue())
+    return images
 
 
-def decode_jpeg(pictures: Iterable[bytes]) -> UInt8[np.ndarray, "T H W 3"]:
+def decode_jpeg(images: Iterable[bytes]) -> UInt8[np.ndarray, "T H W 3"]:
     """Decodes images of one size to frames."""
     frames = []
-    for picture in pictures:
-        with Image.open(io.BytesIO(picture)) as image:
+    for content in images:
+        with Image.open(io.BytesIO(content)) as image:
             frames.append(np.asarray(image.convert("RGB")))
     return np.stack(frames)

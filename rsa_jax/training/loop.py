@@ -1,28 +1,41 @@
-"""Training from a configuration to the last checkpoint, and evaluation of a checkpoint."""
+"""Training, from a configuration to the last checkpoint: the loop around `rsa_jax.training.step`."""
 
 import dataclasses
+import functools
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import jax
+import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from rsa_jax.evaluation.evaluator import Views
-from rsa_jax.evaluation.report import write_report
-from rsa_jax.evaluation.scores import save_scores
-from rsa_jax.files import write_json
-from rsa_jax.input_pipeline.pipeline import read_clips
+from rsa_jax.evaluation.evaluator import Evaluator, make_evaluator
+from rsa_jax.evaluation.views import Views
+from rsa_jax.input_pipeline import pipeline
+from rsa_jax.input_pipeline.dataset_info import DatasetInfo
 from rsa_jax.precision import describe_precision
-from rsa_jax.training.checkpoints import Checkpoints, check_workdir, claim_workdir, learn_class_names
-from rsa_jax.training.models import require_initial_weights
-from rsa_jax.training.optimizer import compare_rate
-from rsa_jax.training.run import Run, make_run, restore_run
+from rsa_jax.settings import check_config
+from rsa_jax.training.checkpoints import Checkpoints
+from rsa_jax.training.dataset import load_info, with_classes
+from rsa_jax.training.initial_weights import load_initial_weights, require_initial_weights
+from rsa_jax.training.mesh import make_mesh, replicated, to_devices
+from rsa_jax.training.optimizer import compare_rate, make_optimizer, make_restart, make_schedule
 from rsa_jax.training.run_log import PendingMetrics, RunLog, log_parameters
-from rsa_jax.training.state import TrainState, to_devices
+from rsa_jax.training.state import (
+    ModelDefinition,
+    TrainState,
+    abstract_state,
+    create_state,
+    define_model,
+    merge_model,
+    split_model,
+)
+from rsa_jax.training.step import Batch, Metrics, abstract_batch, jit_train_step
+from rsa_jax.training.workdir import check_workdir, claim_workdir
 
 
 def train(config: ConfigDict, workdir: Path) -> bool:
@@ -55,36 +68,112 @@ def train(config: ConfigDict, workdir: Path) -> bool:
         checkpoints.close()
 
 
-def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """Evaluates the checkpoint `eval.checkpoint` of the workdir on the views of `config.eval`.
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The data, devices and compiled programs of a configuration.
 
-    Writes scores.npz, eval.json and report.html. Adds the data set's class names to a workdir without any.
+    Attributes:
+        config: run configuration, with `model.num_classes` set.
+        info: description of the data set.
+        model: definition of the model.
+        mesh: mesh of all devices.
+        steps_per_epoch: steps per epoch of the training split.
+        init: creates the state before the first step.
+        train_step: compiled `make_train_step`; donates the old state.
+        restart: compiled `make_restart`; donates the old state, returns the new one and the norm of the update.
+        evaluator: evaluates the network on the validation split.
+    """
+
+    config: ConfigDict
+    info: DatasetInfo
+    model: ModelDefinition
+    mesh: jax.sharding.Mesh
+    steps_per_epoch: int
+    init: Callable[[], TrainState]
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    restart: Callable[[TrainState], tuple[TrainState, jax.Array]]
+    evaluator: Evaluator
+
+    @property
+    def num_steps(self) -> int:
+        """Number of steps of the whole run."""
+        return self.config.epochs * self.steps_per_epoch
+
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and shardings of the state on this run's devices."""
+        return abstract_state(self.init, self.mesh)
+
+    def initial_state(self) -> TrainState:
+        """The state before the first step, with the weights of `config.init_from`.
+
+        Raises:
+            ValueError: `init_from` is neither a weights file nor a workdir, or does not fit the network.
+        """
+        state = self.init()
+        model = merge_model(self.model.train, state.params, state.batch_stats)
+        load_initial_weights(model, self.config, self.info.class_names)
+        params, batch_stats = jax.device_put(split_model(model), replicated(self.mesh))
+        return state._replace(params=params, batch_stats=batch_stats)
+
+    def check(self) -> None:
+        """Traces a training step, so that errors appear before anything is written.
+
+        Raises:
+            ValueError: a field of the configuration is invalid.
+        """
+        batch = self.config.batch_size
+        parts = self.config.optimizer.accumulation * jax.device_count()
+        if batch % parts:
+            raise ValueError(
+                f"batch_size: expected a multiple of {parts} (devices x optimizer.accumulation), got {batch}"
+            )
+        jax.eval_shape(self.train_step, self.abstract_state(), abstract_batch(self.config, self.info.frame_size))
+
+    def batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
+        """Training batches from `start_step` to the end of the run."""
+        return pipeline.train_batches(
+            self.config.data,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            start_step=start_step,
+            num_steps=self.num_steps,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+
+def make_run(config: ConfigDict) -> Run:
+    """Builds a run. Nothing is computed yet.
 
     Raises:
-        ValueError: the workdir holds no such checkpoint, or its network differs from `config.model`.
+        ValueError: a field of the configuration does not fit the data set or the devices.
     """
-    run, state = restore_run(config, workdir, config.eval.checkpoint)
-    step = int(state.step)
-    logging.info(
-        "Evaluating step %d on %s. Data preparation:\n%s", step, run.info.name, _readable(run.info.provenance, "\n")
+    check_config(config)  # before preparing the data set
+    info = load_info(config.data, config.data.train_split, config.data.eval_split)
+    config = with_classes(config, info)
+    steps_per_epoch = pipeline.steps_per_epoch(info, config.data.train_split, config.batch_size)
+    schedule = make_schedule(config.optimizer, epochs=config.epochs, steps_per_epoch=steps_per_epoch)
+    optimizer = make_optimizer(config.optimizer, schedule)
+    mesh = make_mesh()
+    model = define_model(config.model, mesh.devices.flat[0])
+    whole = replicated(mesh)
+    apply_restart = make_restart(config.optimizer)
+
+    def restart(state: TrainState) -> tuple[TrainState, jax.Array]:
+        params, opt_state, norm = apply_restart(state.params, state.opt_state)
+        return state._replace(params=params, opt_state=opt_state), norm
+
+    return Run(
+        config,
+        info,
+        model,
+        mesh,
+        steps_per_epoch,
+        init=jax.jit(functools.partial(create_state, config, optimizer), out_shardings=whole),
+        train_step=jit_train_step(model, optimizer, schedule, config, info.flip_pairs, mesh),
+        restart=jax.jit(restart, in_shardings=(whole,), out_shardings=whole, donate_argnums=0),
+        evaluator=make_evaluator(model, config, info, mesh),
     )
-    logging.info("%s", describe_precision(config.model.dtype, config.matmul_precision))
-    scores = run.score(state, Views.of(config))
-    result = {**scores.metrics(), **scores.origin}
-    if jax.process_index() == 0:
-        learn_class_names(workdir, run.info.name, run.info.class_names)
-        save_scores(workdir / "scores.npz", scores)
-        write_json(workdir / "eval.json", result)
-        write_report(
-            workdir / "report.html",
-            scores,
-            provenance=run.info.provenance,
-            config=run.config.to_dict(),
-            metrics_path=workdir / "metrics.jsonl",
-            read_clips=lambda index: read_clips(run.config.data, run.config.data.eval_split, index)["frames"],
-        )
-    logging.info("%s", _readable(result))
-    return result
 
 
 def _train_steps(run: Run, state: TrainState, checkpoints: Checkpoints, workdir: Path) -> bool:
@@ -112,7 +201,7 @@ def _train_steps(run: Run, state: TrainState, checkpoints: Checkpoints, workdir:
                 log.progress(step)
                 if _evaluates(run, step):
                     pending.check()
-                    validation = run.score(state, Views()).metrics()
+                    validation = run.evaluator.score(state, Views()).metrics()
                     log.write(step, {f"validation_{name}": value for name, value in validation.items()})
                     checkpoints.save(state, validation)
                     pending.restart()
@@ -179,14 +268,3 @@ class StopSignal:
     def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-
-def _readable(fields: dict[str, Any], separator: str = ", ") -> str:
-    """Names and values as text. A long list, which may hold thousands of clips, is given by its length."""
-
-    def text(value: Any) -> str:
-        if isinstance(value, float):
-            return f"{value:.4g}"
-        return f"{len(value)}" if isinstance(value, list) and len(value) > 2 else f"{value}"
-
-    return separator.join(f"{name} {text(value)}" for name, value in fields.items())

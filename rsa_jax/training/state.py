@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from rsa_jax import ops
 from rsa_jax.nn.network import TSNResNet, create_model
+from rsa_jax.training.mesh import replicated
 
 PyTree = Any
 
@@ -85,25 +86,3 @@ def split_model(model: TSNResNet) -> tuple[PyTree, PyTree]:
 def merge_model(graph: nnx.GraphDef, params: PyTree, batch_stats: PyTree) -> TSNResNet:
     """The model with these arrays. It shares no variables with any other model."""
     return nnx.merge(graph, nnx.State(params), nnx.State(batch_stats), copy=True)
-
-
-def make_mesh() -> jax.sharding.Mesh:
-    """Mesh of all devices of all hosts along one axis, over which batches are split."""
-    auto = (jax.sharding.AxisType.Auto,)
-    return jax.make_mesh((jax.device_count(),), (ops.BATCH_AXIS,), axis_types=auto)
-
-
-def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
-    """Sharding with the whole array on every device."""
-    return jax.NamedSharding(mesh, jax.P())
-
-
-def split_batch(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
-    """Sharding that splits the first axis over the devices."""
-    return jax.NamedSharding(mesh, jax.P(ops.BATCH_AXIS))
-
-
-def to_devices(mesh: jax.sharding.Mesh, batch: dict[str, Any]) -> dict[str, jax.Array]:
-    """The global batch, to which this process adds its part. `id` is dropped, since devices hold no text."""
-    numbers = {name: value for name, value in batch.items() if name != "id"}
-    return jax.make_array_from_process_local_data(split_batch(mesh), numbers)

@@ -1,17 +1,30 @@
-"""Training step and evaluation of one batch: the functions to compile."""
+"""The training step, from a batch of stored frames to the new state: augmentation, network, loss, update."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
-from rsa_jax.input_pipeline.augmentation import Augmented, augment, example_keys, square_crop
-from rsa_jax.training.state import ModelDefinition, PyTree, TrainState, merge_model
+from rsa_jax import ops
+from rsa_jax.input_pipeline.augmentation import Augmented, augment, example_keys
+from rsa_jax.precision import with_precision
+from rsa_jax.training.mesh import on_mesh, replicated, split_batch
+from rsa_jax.training.optimizer import make_optimizer, make_schedule
+from rsa_jax.training.state import (
+    ModelDefinition,
+    PyTree,
+    TrainState,
+    abstract_state,
+    create_state,
+    define_model,
+    merge_model,
+)
 
 # Keeps step keys distinct from augmentation keys, which are folded from the same seed.
 _STEP = 0x57E9
@@ -24,6 +37,31 @@ def cross_entropy(logits: Float[Array, "B K"], label: Int[Array, " B"], smoothin
     """Per-example label-smoothed cross-entropy."""
     targets = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[-1], dtype=logits.dtype), smoothing)
     return optax.softmax_cross_entropy(logits, targets)
+
+
+def make_augment(config: ConfigDict, flip_pairs: Sequence[Sequence[int]]) -> Callable[[Batch], Augmented]:
+    """Makes the function from a pipeline batch to the network's input in a training step.
+
+    Args:
+        config: run configuration.
+        flip_pairs: classes that a horizontal flip turns into others, as `DatasetInfo.flip_pairs`.
+    """
+    data = config.data
+
+    def augment_batch(batch: Batch) -> Augmented:
+        return augment(
+            batch["frames"],
+            batch["label"],
+            example_keys(config.seed, batch["epoch"], batch["index"]),
+            image_size=data.image_size,
+            crop_scales=data.crop_scales,
+            crop_distortion=data.crop_distortion,
+            flip=data.flip,
+            flip_pairs=flip_pairs,
+            policy=data.flip_pairs,
+        )
+
+    return augment_batch
 
 
 def make_update(
@@ -86,29 +124,9 @@ def make_update(
     return update
 
 
-def make_augment(config: ConfigDict, flip_pairs: Sequence[Sequence[int]]) -> Callable[[Batch], Augmented]:
-    """Makes the function from a pipeline batch to the network's input in a training step.
-
-    Args:
-        config: run configuration.
-        flip_pairs: classes that a horizontal flip turns into others, as `DatasetInfo.flip_pairs`.
-    """
-    data = config.data
-
-    def augment_batch(batch: Batch) -> Augmented:
-        return augment(
-            batch["frames"],
-            batch["label"],
-            example_keys(config.seed, batch["epoch"], batch["index"]),
-            image_size=data.image_size,
-            crop_scales=data.crop_scales,
-            crop_distortion=data.crop_distortion,
-            flip=data.flip,
-            flip_pairs=flip_pairs,
-            policy=data.flip_pairs,
-        )
-
-    return augment_batch
+def step_key(seed: int, step: Int[Array, ""]) -> Key[Array, ""]:
+    """Random key for dropout and stochastic depth in a step."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _STEP), step)
 
 
 def make_train_step(
@@ -138,33 +156,54 @@ def make_train_step(
     return train_step
 
 
-class View(NamedTuple):
-    """Index of a clip in a video, and its crop: a `place` of `square_crop`."""
+def jit_train_step(
+    model: ModelDefinition,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    config: ConfigDict,
+    flip_pairs: Sequence[Sequence[int]],
+    mesh: jax.sharding.Mesh,
+) -> Any:
+    """`make_train_step`, jitted: the batch is split over the mesh, and the old state is donated."""
+    step = make_train_step(model, optimizer, schedule, config, flip_pairs)
+    whole, parts = replicated(mesh), split_batch(mesh)
+    return jax.jit(
+        on_mesh(mesh, with_precision(step, config.matmul_precision)),
+        in_shardings=(whole, parts),
+        out_shardings=whole,
+        donate_argnums=0,
+        compiler_options=ops.compiler_options(mesh.devices.flat[0].platform),
+    )
 
-    clip: int | Int[Array, ""] = 0
-    place: int | Int[Array, ""] = 1
 
+def lower_train_step(config: ConfigDict, mesh: jax.sharding.Mesh, frame_size: tuple[int, int]) -> jax.stages.Lowered:
+    """The lowered training step, ready to compile for a mesh whose devices need not exist.
 
-def make_predict(
-    model: ModelDefinition, config: ConfigDict
-) -> Callable[[PyTree, PyTree, UInt8[Array, "B F H W 3"], View], Float[Array, "B K"]]:
-    """Function from the frames of a pipeline batch to the logits of one view.
+    Args:
+        config: run configuration, with `model.num_classes` set.
+        mesh: mesh over whose devices the batch is split.
+        frame_size: height and width of the data set's frames.
 
-    The view is an argument of the compiled program. One program, called once per view, serves all views and needs the
-    memory of only one.
+    Raises:
+        ValueError: a field of the configuration is invalid.
     """
-
-    def predict(
-        params: PyTree, batch_stats: PyTree, frames: UInt8[Array, "B F H W 3"], view: View
-    ) -> Float[Array, "B K"]:
-        data = config.data
-        frames = jax.lax.dynamic_slice_in_dim(frames, view.clip * data.num_frames, data.num_frames, axis=1)
-        clips = square_crop(frames, view.place, image_size=data.image_size, eval_crop=data.eval_crop)
-        return merge_model(model.eval, params, batch_stats)(clips)
-
-    return predict
+    schedule = make_schedule(config.optimizer, epochs=config.epochs, steps_per_epoch=1000)
+    optimizer = make_optimizer(config.optimizer, schedule)
+    model = define_model(config.model, mesh.devices.flat[0])
+    state = abstract_state(lambda: create_state(config, optimizer), mesh)
+    step = jit_train_step(model, optimizer, schedule, config, (), mesh)
+    return step.lower(state, abstract_batch(config, frame_size))
 
 
-def step_key(seed: int, step: Int[Array, ""]) -> Key[Array, ""]:
-    """Random key for dropout and stochastic depth in a step."""
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _STEP), step)
+def abstract_batch(config: ConfigDict, frame_size: tuple[int, int]) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of a training batch from the pipeline.
+
+    Args:
+        config: run configuration.
+        frame_size: height and width of the data set's frames.
+    """
+    batch = config.batch_size
+    frames = jax.ShapeDtypeStruct((batch, config.data.num_frames, *frame_size, 3), np.uint8)
+    number = jax.ShapeDtypeStruct((batch,), np.int32)
+    mask = jax.ShapeDtypeStruct((batch,), np.float32)
+    return {"frames": frames, "label": number, "index": number, "epoch": number, "mask": mask}

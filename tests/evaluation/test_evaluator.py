@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from rsa_jax.evaluation.evaluator import Views, evaluate
+from rsa_jax.evaluation.evaluator import evaluate
 from rsa_jax.evaluation.scores import average_views
-from rsa_jax.training.state import make_mesh
-from rsa_jax.training.step import View
+from rsa_jax.evaluation.views import View, Views
+from rsa_jax.training.mesh import make_mesh
 
 
 def eval_step(params, batch_stats, batch, view):

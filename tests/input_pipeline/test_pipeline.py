@@ -1,35 +1,21 @@
 import io
 import itertools
-import json
-import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tensorflow as tf
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from PIL import Image
 
-from configs.common import get_config
 from rsa_jax.input_pipeline import pipeline, sampling
-from rsa_jax.preparation.builder import PreparationError, data_path
+from rsa_jax.input_pipeline.dataset_info import load_info
 from rsa_jax.preparation.clip import encode_clip
-from rsa_jax.preparation.datasets import make_builder, make_config, motion
+from rsa_jax.preparation.datasets import make_builder, make_config
+from rsa_jax.preparation.store import data_path
+from tests.input_pipeline.tiny import changed
 
 
 def tiny_builder(data):
     path = data_path(data.name, data.data_dir)
     return make_builder(path, make_config(path))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    data = get_config().data
-    data.name = "motion/tiny"
-    data.data_dir = str(tmp_path_factory.mktemp("data"))
-    data.num_frames = 4
-    pipeline.load_info(data)
-    return data
 
 
 def assert_same(batches, others):
@@ -41,16 +27,6 @@ def assert_same(batches, others):
 
 def train(data, **kwargs):
     return list(pipeline.train_batches(data, **{"batch_size": 24, "seed": 1, "num_steps": 5} | kwargs))
-
-
-def test_info(data, capsys):
-    info = pipeline.load_info(data)
-    assert info.class_names == motion.CLASS_NAMES
-    assert info.flip_pairs == motion.FLIP_PAIRS
-    assert info.num_examples == {"train": 64, "validation": 32}
-    assert info.frame_size == (36, 36)
-    assert info.provenance["label_map_sha256"]
-    assert capsys.readouterr().out == ""  # it is drawn only once
 
 
 def test_batches(data):
@@ -118,22 +94,22 @@ def test_resumed_batches_are_the_same(data, start):
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_processes_share_a_batch(data, count):
-    shares = [train(data, process_index=i, process_count=count) for i in range(count)]
-    merged = [{k: np.concatenate([p[k] for p in parts]) for k in parts[0]} for parts in zip(*shares, strict=True)]
+def test_processes_split_a_batch(data, count):
+    parts = [train(data, process_index=i, process_count=count) for i in range(count)]
+    merged = [{k: np.concatenate([p[k] for p in step]) for k in step[0]} for step in zip(*parts, strict=True)]
     assert_same(merged, train(data))
 
 
 @pytest.mark.parametrize("batch_size, count", [(32, 1), (12, 1), (12, 2), (50, 2), (1, 1)])
 def test_evaluation_counts_every_clip_once(data, batch_size, count):
-    shares = [
+    parts = [
         list(
             pipeline.eval_batches(data, split="validation", batch_size=batch_size, process_index=i, process_count=count)
         )
         for i in range(count)
     ]
-    assert {len(batches) for batches in shares} == {-(-32 // batch_size)}
-    batches = list(itertools.chain(*shares))
+    assert {len(batches) for batches in parts} == {-(-32 // batch_size)}
+    batches = list(itertools.chain(*parts))
     assert {len(batch["mask"]) for batch in batches} == {batch_size // count}
     counted = np.concatenate([batch["index"][batch["mask"] == 1] for batch in batches])
     assert sorted(counted) == list(range(32))
@@ -171,7 +147,7 @@ def test_clips_by_position(data):
 
 
 def test_steps_per_epoch(data):
-    info = pipeline.load_info(data)
+    info = load_info(data)
     assert pipeline.steps_per_epoch(info, "train", 24) == 2
     with pytest.raises(ValueError, match=r"'train' of 'motion/tiny' holds 64 clips, fewer than .* 65"):
         pipeline.steps_per_epoch(info, "train", 65)
@@ -179,131 +155,6 @@ def test_steps_per_epoch(data):
         train(data, process_count=5)
 
 
-def changed(data, **fields):
-    data = data.copy_and_resolve_references()
-    data.update(fields)
-    return data
-
-
 def test_unknown_split(data):
     with pytest.raises(ValueError, match="no split 'test'; it has train, validation"):
-        pipeline.load_info(changed(data, eval_split="test"))
-    with pytest.raises(ValueError, match="no split 'test'"):
-        next(pipeline.eval_batches(data, split="test", batch_size=4))
-
-
-@pytest.mark.parametrize(
-    "name, message",
-    [
-        (None, r"config\.data\.name is not set"),
-        ("motion/huge", "there are motion/default, motion/tiny"),
-        (
-            "video_folder/mine",
-            r"python -m rsa_jax\.tools\.prepare video_folder/mine --source DIR --data_dir ",
-        ),
-        ("kinetic", "none of something_something_v1"),
-        ("a/b/c", "expected 'builder' or 'builder/config'"),
-        ("../x", "expected 'builder' or 'builder/config'"),
-    ],
-)
-def test_names_that_cannot_be_opened(data, name, message):
-    with pytest.raises(PreparationError, match=message):
-        pipeline.load_info(changed(data, name=name))
-
-
-@pytest.fixture
-def copied(data, tmp_path):
-    """A copy to damage: its configuration, its folder, and the file of its validation split."""
-    shutil.copytree(data.data_dir, tmp_path / "data")
-    data = changed(data, data_dir=str(tmp_path / "data"))
-    path = data_path(data.name, data.data_dir)
-    return data, path, next(path.glob("*validation*"))
-
-
-def test_a_data_set_with_a_short_file_is_not_whole(copied):
-    data, path, shard = copied
-    content = shard.read_bytes()
-    shard.write_bytes(content[:-10])
-    expected = f"{path} is incomplete or damaged .*{shard.name} has {len(content) - 10} bytes instead of {len(content)}"
-    with pytest.raises(PreparationError, match=expected):
-        pipeline.load_info(data)
-    shard.unlink()
-    with pytest.raises(PreparationError, match=f"incomplete or damaged .*{shard.name} is missing"):
-        pipeline.load_info(data)
-    shard.write_bytes(content)
-    pipeline.load_info(data)
-    (path / "metadata.json").unlink()
-    with pytest.raises(PreparationError, match=r"incomplete or damaged .*metadata\.json is missing"):
-        pipeline.load_info(data)
-
-
-def rewrite(shard, change):
-    """Changes the content of clip 12 in an otherwise valid file."""
-    reader = ArrayRecordReader(str(shard))
-    records = reader.read_all()
-    reader.close()
-    writer = ArrayRecordWriter(str(shard), "group_size:1")
-    for i, record in enumerate(records):
-        writer.write(change(record) if i == 12 else record)
-    writer.close()
-    metadata = shard.parent / "metadata.json"
-    content = json.loads(metadata.read_text())
-    content["files"][shard.name] = shard.stat().st_size
-    metadata.write_text(json.dumps(content))
-
-
-def flip_bits(shard):
-    content = bytearray(shard.read_bytes())
-    content[content.index(b"validation_00012")] ^= 1
-    shard.write_bytes(content)
-
-
-def spoil_record(shard):
-    rewrite(shard, lambda record: b"nonsense")
-
-
-def spoil_pictures(shard):
-    def shorten(record):
-        example = tf.train.Example.FromString(record)
-        pictures = example.features.feature["frames"].bytes_list
-        pictures.value[:] = [picture[:300] for picture in pictures.value]
-        return example.SerializeToString()
-
-    rewrite(shard, shorten)
-
-
-@pytest.mark.parametrize(
-    "damage, reason",
-    [(flip_bits, "hash mismatch"), (spoil_record, "Error parsing message"), (spoil_pictures, "Invalid JPEG")],
-)
-def test_a_damaged_clip_ends_reading_and_is_named(copied, damage, reason):
-    data, _, shard = copied
-    damage(shard)
-    batches = pipeline.eval_batches(data, split="validation", batch_size=5)
-    with pytest.raises(PreparationError, match=f"{shard}: record 12, clip 12 of .*'validation'.* {reason}") as error:
-        assert [next(batches)["index"][0] for _ in range(3)] == [0, 5]
-    assert "\n" not in str(error.value)
-    assert next(batches, None) is None
-    batches = pipeline.train_batches(changed(data, train_split="validation"), batch_size=32, seed=0, num_steps=1)
-    with pytest.raises(PreparationError, match=f"{shard}: record 12"):
-        next(batches)
-
-
-def test_an_error_that_went_away_is_an_error():
-    def batches():
-        yield {"index": 0}
-        raise tf.errors.UnknownError(None, None, "{{node X}} RuntimeError: timed out.\nTraceback ...")
-
-    reading = pipeline._until_damage(batches(), lambda batch: None)
-    next(reading)
-    with pytest.raises(PreparationError, match="but a second attempt succeeded: RuntimeError: timed out\\.$"):
-        next(reading)
-
-
-def test_records_are_counted_through_the_files():
-    """A split of several files, of which only the names and record counts matter here."""
-    files = [SimpleNamespace(filename=f"shard{i}", take=take) for i, take in enumerate((3, 1, 4))]
-    builder = SimpleNamespace(info=SimpleNamespace(splits={"train": SimpleNamespace(file_instructions=files)}))
-    places = [pipeline._describe_damage(builder, "train", i, ValueError("bad")).split(",")[0] for i in range(8)]
-    expected = [("shard0", 0), ("shard0", 1), ("shard0", 2), ("shard1", 0), *(("shard2", i) for i in range(4))]
-    assert places == [f"{name}: record {i}" for name, i in expected]
+        pipeline.eval_batches(data, split="test", batch_size=4)

@@ -119,17 +119,17 @@ def test_missing_file(tmp_path):
         decode(tmp_path / "none.mp4")
 
 
-def test_a_picture_is_no_video(tmp_path):
+def test_an_image_is_no_video(tmp_path):
     Image.fromarray(moving_bar(1)[0]).save(tmp_path / "a.png")
-    with pytest.raises(VideoError, match=r"a\.png: .*picture"):
+    with pytest.raises(VideoError, match=r"a\.png: .*an image, not a video"):
         decode(tmp_path / "a.png")
 
 
 def test_frame_folder_in_natural_order(tmp_path):
     for i in (10, 9, 1, 100):
         Image.fromarray(np.full((10, 10, 3), i, np.uint8)).save(tmp_path / f"img_{i}.png")
-    (tmp_path / ".hidden.png").write_text("not a picture")
-    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / ".hidden.png").write_text("not an image")
+    (tmp_path / "notes.txt").write_text("not an image")
     assert decode(tmp_path)[:, 0, 0, 0].tolist() == [1, 9, 10, 100]
     (tmp_path / "img_2.png").write_bytes(b"")
     with pytest.raises(VideoError, match=r"cannot be decoded after frame 1: frame img_2\.png"):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from rsa_jax.training.loop import train
-from rsa_jax.training.models import blank_model, load_initial_weights, load_model, save_model
-from rsa_jax.training.run import make_run
+from rsa_jax.training.initial_weights import load_initial_weights
+from rsa_jax.training.loop import make_run, train
+from rsa_jax.training.models import blank_model, load_model, save_model
 from rsa_jax.training.state import merge_model
 from rsa_jax.weights import to_torch, write_state_dict
 from tests.weights.test_state_dict import drawn, torchvision_state_dict

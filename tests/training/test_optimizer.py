@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from configs import common
+from rsa_jax import settings
 from rsa_jax.training.optimizer import (
     clip_by_global_norm,
     compare_rate,
@@ -21,14 +21,14 @@ from tests import golden_files
 @pytest.mark.parametrize("epochs", ["30", "50", "80"])
 def test_learning_rate_per_epoch_is_the_published_one(epochs):
     golden = golden_files.read("learning_rate_per_epoch")[epochs]
-    schedule = make_schedule(common.optimizer_config(), epochs=int(epochs), steps_per_epoch=7)
+    schedule = make_schedule(settings.optimizer_config(), epochs=int(epochs), steps_per_epoch=7)
     for place in (0, 6):  # the rate is constant within an epoch
         rates = [schedule(7 * epoch + place) for epoch in range(int(epochs))]
         np.testing.assert_allclose(rates, golden, rtol=2e-5)
 
 
 def test_learning_rate_per_step_meets_that_of_the_epoch_at_its_end():
-    config = common.optimizer_config()
+    config = settings.optimizer_config()
     by_epoch = make_schedule(config, epochs=30, steps_per_epoch=5)
     config.schedule = "step"
     by_step = make_schedule(config, epochs=30, steps_per_epoch=5)
@@ -42,7 +42,7 @@ def test_learning_rate_per_step_meets_that_of_the_epoch_at_its_end():
     [("schedule", "epochs", "optimizer.schedule"), ("warmup_epochs", 50, "optimizer.warmup_epochs: expected 0 to 49")],
 )
 def test_bad_schedules_are_named(field, value, message):
-    config = common.optimizer_config()
+    config = settings.optimizer_config()
     config[field] = value
     with pytest.raises(ValueError, match=message):
         make_schedule(config, epochs=50, steps_per_epoch=5)
@@ -50,7 +50,7 @@ def test_bad_schedules_are_named(field, value, message):
 
 def test_steps_are_those_of_pytorch_sgd():
     """Nesterov momentum, decay and clipping in PyTorch's order, over three steps."""
-    config = common.optimizer_config()
+    config = settings.optimizer_config()
     config.update(gradient_clip=1.0, weight_decay=0.1)
     rng = np.random.default_rng(0)
     params = {"kernel": rng.standard_normal(5), "bias": rng.standard_normal(3)}
@@ -98,7 +98,7 @@ def published_simulation(params, gradients, config, rates):
 
 def test_the_restart_step_is_that_of_the_published_loop():
     """Three epochs of four steps against NumPy."""
-    config = common.optimizer_config()
+    config = settings.optimizer_config()
     config.update(warmup_epochs=1, gradient_clip=1.0, weight_decay=0.1)
     rng = np.random.default_rng(0)
     shapes = {"conv/kernel": (3, 2), "bn/scale": (2,), "bn/bias": (2,), "fc/kernel": (2, 4), "fc/bias": (4,)}
@@ -148,7 +148,7 @@ def test_batch_norm_and_biases_do_not_decay():
 
 
 def test_the_rate_is_compared_with_the_recipe():
-    config = common.optimizer_config()
+    config = settings.optimizer_config()
     assert compare_rate(config, 64) == "Learning rate 0.02 for batches of 64 clips, as in the recipe."
     smaller = compare_rate(config, 16)
     assert "The rate per clip is 4 times the recipe's" in smaller

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs import common
+from rsa_jax.settings import default_config
 from rsa_jax.training.models import blank_model
 from rsa_jax.training.optimizer import make_optimizer, make_schedule
 from rsa_jax.training.state import TrainState, define_model, merge_model, split_model
@@ -23,7 +23,7 @@ PUBLISHED = golden_files.read("trajectory")
 
 def make_config(dtype):
     """The run's settings, from the file of reference outputs."""
-    config = common.get_config()
+    config = default_config()
     config.batch_size, config.epochs = PUBLISHED["batch"], PUBLISHED["epochs"]
     config.label_smoothing = PUBLISHED["label_smoothing"]
     config.model.dtype, config.model.num_classes = dtype, PUBLISHED["num_classes"]

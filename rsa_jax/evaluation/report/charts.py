@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.ticker import MaxNLocator
 
 
 class Size(NamedTuple):
@@ -121,8 +122,6 @@ def _short(step: float) -> str:
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Round numbers that cover `low` to `high`, `most` + 1 or somewhat fewer."""
-    span = (high - low) or abs(high) or 1.0
-    power = 10.0 ** math.floor(math.log10(span / most))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if span / (factor * power) <= most)
-    first, last = math.floor(round(low / step, 9)), math.ceil(round((low + span) / step, 9))
-    return [float(f"{number * step:.12g}") for number in range(first, last + 1)]
+    high = high if high > low else low + (abs(low) or 1)  # room for a constant
+    values = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    return [float(f"{value:.12g}") for value in values]

@@ -17,17 +17,17 @@ def strip(frames: UInt8[np.ndarray, "T H W 3"]) -> str:
     """Frames side by side; longer clips are subsampled evenly to `FRAMES` frames."""
     chosen = np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().astype(int)
     width = max(1, round(HEIGHT * frames.shape[2] / frames.shape[1]))
-    picture = Image.new("RGB", (len(chosen) * (width + GAP) - GAP, HEIGHT), "white")
+    image = Image.new("RGB", (len(chosen) * (width + GAP) - GAP, HEIGHT), "white")
     for place, number in enumerate(chosen):
         frame = Image.fromarray(frames[number]).resize((width, HEIGHT), Image.Resampling.BILINEAR)
-        picture.paste(frame, (place * (width + GAP), 0))
-    return _data_uri(picture, "jpeg", quality=QUALITY)
+        image.paste(frame, (place * (width + GAP), 0))
+    return _data_uri(image, "jpeg", quality=QUALITY)
 
 
-def matrix_picture(matrix: Int[np.ndarray, "K K"]) -> str:
+def matrix_image(matrix: Int[np.ndarray, "K K"]) -> str:
     """Image of a confusion matrix: one pixel per cell, more opaque for a larger fraction of the row."""
-    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    opacity = np.where(matrix > 0, 0.15 + 0.85 * np.sqrt(share), 0)
+    fraction = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    opacity = np.where(matrix > 0, 0.15 + 0.85 * np.sqrt(fraction), 0)
     pixels = np.zeros((*matrix.shape, 4), np.uint8)
     pixels[..., :3] = WRONG
     np.einsum("iic->ic", pixels)[:, :3] = RIGHT
@@ -35,7 +35,7 @@ def matrix_picture(matrix: Int[np.ndarray, "K K"]) -> str:
     return _data_uri(Image.fromarray(pixels), "png", optimize=True)
 
 
-def _data_uri(picture: Image.Image, kind: str, **options: int | bool) -> str:
+def _data_uri(image: Image.Image, kind: str, **options: int | bool) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

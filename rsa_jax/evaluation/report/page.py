@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from rsa_jax.evaluation.report import charts
-from rsa_jax.evaluation.report.images import matrix_picture, strip
+from rsa_jax.evaluation.report.images import matrix_image, strip
 from rsa_jax.evaluation.report.statistics import (
     Estimate,
     bootstrap_class_mean,
@@ -91,7 +91,7 @@ def _content(scores: Scores, read_clips: ReadClips) -> dict[str, Any]:
         "classes": class_results(scores.label, matrix),
         "listed": CLASSES,
         "matrix": matrix.tolist() if classes <= TABLE else None,
-        "picture": matrix_picture(matrix),
+        "matrix_image": matrix_image(matrix),
         "axis": class_ticks(classes),
         "cells": {"names": names, "videos": videos.tolist(), **largest_cells(matrix)},
         "pairs": [
@@ -107,8 +107,8 @@ def accuracies(scores: Scores) -> dict[str, Estimate]:
     videos = np.bincount(scores.label)
     there, right = videos > 0, np.bincount(scores.label, weights=rank < 1)
     return {
-        "top-1": wilson(np.sum(rank < 1), count),
-        "top-5": wilson(np.sum(rank < 5), count),
+        "top-1": wilson(int(np.sum(rank < 1)), count),
+        "top-5": wilson(int(np.sum(rank < 5)), count),
         "class mean": bootstrap_class_mean(right[there].astype(int), videos[there]),
     }
 

@@ -4,12 +4,12 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import ArrayLike, Float, Int
+from jaxtyping import Int
+from scipy.stats import binomtest
 
 from rsa_jax.evaluation.scores import Scores
 
-# Two-sided 95 % of the normal distribution.
-Z = 1.959963984540054
+# Number of bootstrap samples.
 RESAMPLES = 2000
 # Maximum number of confusions listed per class.
 CONFUSIONS = 3
@@ -47,29 +47,26 @@ class Pair(NamedTuple):
         label: true class.
         predicted: predicted class.
         videos: number of such videos.
-        share: their fraction of all videos of the class, in percent.
+        percent: their percentage of all videos of the class.
         example: index in the split of the video predicted with the highest confidence.
     """
 
     label: int
     predicted: int
     videos: int
-    share: float
+    percent: float
     example: int
 
 
-def wilson(right: Float[ArrayLike, "*N"], videos: Float[ArrayLike, "*N"]) -> Estimate:
+def wilson(right: int, videos: int) -> Estimate:
     """Success rate with Wilson's score interval (1927), which stays within 0 to 100 % even for the smallest samples.
 
     Args:
         right: number of successes.
         videos: number of trials, at least one.
     """
-    n, share = np.asarray(videos, np.float64), np.asarray(right, np.float64) / np.asarray(videos)
-    centre = share + Z**2 / (2 * n)
-    half = Z * np.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    low, high = ((centre + sign * half) / (1 + Z**2 / n) for sign in (-1, 1))
-    return Estimate(*(np.clip(100 * value, 0, 100) for value in (share, low, high)))
+    interval = binomtest(right, videos).proportion_ci(method="wilson")
+    return Estimate(*(float(100 * value) for value in (right / videos, interval.low, interval.high)))
 
 
 def bootstrap_class_mean(right: Int[np.ndarray, " C"], videos: Int[np.ndarray, " C"]) -> Estimate:
@@ -115,8 +112,8 @@ def class_results(label: Int[np.ndarray, " N"], matrix: Int[np.ndarray, "K K"]) 
         others = matrix[c].copy()
         others[c] = 0
         most = [int(other) for other in np.argsort(-others, kind="stable")[:CONFUSIONS] if others[other]]
-        accuracy = Estimate(*map(float, wilson(matrix[c, c], videos[c])))
-        results.append(ClassResult(int(c), int(videos[c]), accuracy, [(other, int(others[other])) for other in most]))
+        confusions = [(other, int(others[other])) for other in most]
+        results.append(ClassResult(int(c), int(videos[c]), wilson(int(matrix[c, c]), int(videos[c])), confusions))
     return sorted(results, key=lambda result: result.accuracy.value)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from rsa_jax.preparation.builder import ClipBuilder, ClipConfig, PreparationError
+from rsa_jax.preparation.builder import ClipBuilder, ClipConfig
 from rsa_jax.preparation.datasets.diving48 import Diving48
 from rsa_jax.preparation.datasets.finegym import Finegym
 from rsa_jax.preparation.datasets.kinetics import Kinetics400
@@ -12,6 +12,7 @@ from rsa_jax.preparation.datasets.motion import Motion
 from rsa_jax.preparation.datasets.something_something import Jester, SomethingSomethingV1, SomethingSomethingV2
 from rsa_jax.preparation.datasets.ucf101 import Ucf101
 from rsa_jax.preparation.datasets.video_folder import VideoFolder, VideoFolderConfig
+from rsa_jax.preparation.store import PreparationError
 
 BUILDERS: dict[str, type[ClipBuilder]] = {
     builder.name: builder
@@ -26,11 +27,11 @@ def make_config(path: pathlib.Path, **options: Any) -> ClipConfig:
     """Configuration of the data set in `path` = DATA_DIR/BUILDER/CONFIG/VERSION.
 
     Args:
-      path: from `rsa_jax.preparation.builder.data_path`.
-      **options: fields of the configuration.
+        path: from `rsa_jax.preparation.store.data_path`.
+        **options: fields of the configuration.
 
     Raises:
-      PreparationError: If there is no such data set, or it has no such option.
+        PreparationError: If there is no such data set, or it has no such option.
     """
     name, config_name = path.parts[-3], path.parent.name
     if name not in BUILDERS:

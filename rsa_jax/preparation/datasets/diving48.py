@@ -3,8 +3,8 @@
 import pathlib
 from collections.abc import Sequence
 
-from rsa_jax.preparation.builder import PreparationError
 from rsa_jax.preparation.datasets.official import Annotations, Listed, OfficialBuilder, OfficialConfig, Place, read_json
+from rsa_jax.preparation.store import PreparationError
 
 
 class Diving48(OfficialBuilder):

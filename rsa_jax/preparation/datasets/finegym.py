@@ -26,11 +26,11 @@ def places(element: str, events: dict[str, Any]) -> tuple[Place, ...]:
     """Possible places of an element: its own file, the file of its event, or the whole video.
 
     Args:
-      element: element id.
-      events: official times in seconds, by video, event and element. Element times count from the start of the event.
+        element: element id.
+        events: official times in seconds, by video, event and element. Element times count from the start of the event.
 
     Returns:
-      The three places in this order; only the first if there are no times.
+        The three places in this order; only the first if there are no times.
     """
     match = _ELEMENT.fullmatch(element)
     if match is None:

@@ -5,8 +5,8 @@ import pathlib
 from collections.abc import Sequence
 from types import MappingProxyType
 
-from rsa_jax.preparation.builder import PreparationError
 from rsa_jax.preparation.datasets.official import Annotations, Listed, OfficialBuilder, Place
+from rsa_jax.preparation.store import PreparationError
 
 _TRAIN = ("kinetics-400_train.csv", "train.csv", "kinetics_train.csv")
 _VALIDATION = ("kinetics-400_val.csv", "val.csv", "validate.csv", "kinetics_val.csv")

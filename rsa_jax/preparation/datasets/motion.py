@@ -25,7 +25,7 @@ CLASS_NAMES = (
     *("growing", "shrinking", "turning left", "turning right"),
     *("approaching", "separating"),
 )
-# Flip pairs.
+# Flip pairs, as `ClipBuilder.flip_pairs`.
 FLIP_PAIRS = ((0, 1), (6, 7))
 
 # Shapes as unions of convex parts. A part is a list of half-planes (x, y, d): points with x·px + y·py <= d.

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from rsa_jax.preparation.archives import ArchiveError, find_archives, unpack_all
-from rsa_jax.preparation.builder import ClipBuilder, ClipConfig, PreparationError, unpacked_folder
+from rsa_jax.preparation.builder import ClipBuilder, ClipConfig
 from rsa_jax.preparation.clip import Clip
 from rsa_jax.preparation.datasets.video_folder import read_list, source_folder
 from rsa_jax.preparation.sources import find_file, find_videos
+from rsa_jax.preparation.store import PreparationError, unpacked_folder
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -21,11 +22,11 @@ class OfficialConfig(ClipConfig):
     """Location of the download.
 
     Attributes:
-      source: folder of the videos, at any depth and under any folder names, or of the archives.
-      annotations: folder of the annotation files, if not `source`.
-      train_list: TSN's list of the training clips, lines of `path num_frames label`; replaces the official one.
-      validation_list: TSN's list of the validation clips.
-      label_names: with lists, a file of class names, line i for label i; None: the official names.
+        source: folder of the videos, at any depth and under any folder names, or of the archives.
+        annotations: folder of the annotation files, if not `source`.
+        train_list: TSN's list of the training clips, lines of `path num_frames label`; replaces the official one.
+        validation_list: TSN's list of the validation clips.
+        label_names: with lists, a file of class names, line i for label i; None: the official names.
     """
 
     source: str = ""
@@ -54,12 +55,12 @@ class Annotations:
     """The annotation files of a download.
 
     Args:
-      folders: folders to search, up to two levels down.
-      archives: unopened archives that may hold them.
+        folders: folders to search, up to two levels down.
+        archives: unopened archives that may hold them.
 
     Attributes:
-      used: SHA-256 of the requested files, by name.
-      last: the file requested last.
+        used: SHA-256 of the requested files, by name.
+        last: the file requested last.
     """
 
     def __init__(self, folders: Sequence[pathlib.Path], archives: Sequence[str] = ()):
@@ -79,7 +80,7 @@ class Annotations:
         """As `find`, for a required file.
 
         Raises:
-          PreparationError: If there is none.
+            PreparationError: If there is none.
         """
         path = self.find(*names)
         if path is None:
@@ -100,7 +101,7 @@ def read_json(path: pathlib.Path) -> Any:
     """Contents of a JSON file.
 
     Raises:
-      PreparationError: If it is not JSON.
+        PreparationError: If it is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
@@ -120,7 +121,7 @@ class OfficialBuilder(ClipBuilder):
     """
 
     configs: Sequence[OfficialConfig] = (OfficialConfig(name="default"),)
-    # Flip pairs, by class name.
+    # Pairs of classes that a horizontal flip exchanges, by name.
     mirror_names: Sequence[tuple[str, str]] = ()
     num_classes: int
 
@@ -261,7 +262,7 @@ class OfficialBuilder(ClipBuilder):
 
     @property
     def flip_pairs(self) -> Sequence[Sequence[int]]:  # type: ignore[override]
-        """Ids of the classes of `mirror_names`."""
+        """Ids of the pairs of `mirror_names`."""
         names = self.class_names
         unknown = [name for pair in self.mirror_names for name in pair if name not in names]
         if unknown:

@@ -4,7 +4,6 @@ import pathlib
 from collections.abc import Sequence
 from types import MappingProxyType
 
-from rsa_jax.preparation.builder import PreparationError
 from rsa_jax.preparation.datasets.official import (
     Annotations,
     Listed,
@@ -14,6 +13,7 @@ from rsa_jax.preparation.datasets.official import (
     read_json,
     read_lines,
 )
+from rsa_jax.preparation.store import PreparationError
 
 MIRRORED_ACTIONS = (
     ("Pulling something from left to right", "Pulling something from right to left"),

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from rsa_jax.preparation.builder import ClipBuilder, ClipConfig, PreparationError
+from rsa_jax.preparation.builder import ClipBuilder, ClipConfig
 from rsa_jax.preparation.clip import Clip
+from rsa_jax.preparation.store import PreparationError
 
 Splits = dict[str, list[Clip]]
 
@@ -19,15 +20,14 @@ class VideoFolderConfig(ClipConfig):
     """Location of the videos and how they are split.
 
     Attributes:
-      source: folder of the videos. If it holds train/ and validation/ (or val/), these are the splits.
-      train_list: list file of the training clips, lines of `path label` or `path num_frames label`.
-      validation_list: list file of the validation clips.
-      label_names: file of class names, line i for label i; only with lists.
-      validation_fraction: fraction of every class used as the validation split; only without lists
-        and split folders.
-      split_seed: seed of that random split.
-      flip_pair_names: classes that a horizontal flip changes: "NAME=NAME" for a flip pair, "NAME" for a class whose
-        mirror image has no class.
+        source: folder of the videos. If it holds train/ and validation/ (or val/), these are the splits.
+        train_list: list file of the training clips, lines of `path label` or `path num_frames label`.
+        validation_list: list file of the validation clips.
+        label_names: file of class names, line i for label i; only with lists.
+        validation_fraction: fraction of every class used as the validation split; only without lists and split folders.
+        split_seed: seed of that random split.
+        flip_pair_names: classes that a horizontal flip changes: "NAME=NAME" for a flip pair, "NAME" for a class whose
+            mirror image has no class.
     """
 
     source: str = ""
@@ -43,7 +43,7 @@ def source_folder(source: str) -> pathlib.Path:
     """Absolute path of the user's source folder.
 
     Raises:
-      PreparationError: If it is not given or not a folder.
+        PreparationError: If it is not given or not a folder.
     """
     if not source:
         raise PreparationError("--source is required: the folder of the videos.")
@@ -111,7 +111,7 @@ def parse_line(line: str, root: pathlib.Path) -> tuple[str, int]:
     A number before the label belongs to the path if such a path exists under `root`.
 
     Raises:
-      ValueError: If the line has another form.
+        ValueError: If the line has another form.
     """
     path, label = line.rsplit(maxsplit=1)
     shorter, _, num_frames = path.rpartition(" ")

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from rsa_jax.evaluation.report import write_report
-from rsa_jax.evaluation.report.images import matrix_picture
+from rsa_jax.evaluation.report.images import matrix_image
 from rsa_jax.evaluation.report.page import class_ticks, flatten, largest_cells
 from rsa_jax.evaluation.scores import log_softmax
-from tests.training.test_scores import make_scores
+from tests.evaluation.test_scores import make_scores
 
 RNG = np.random.default_rng(0)
 ORIGIN = {"dataset": "video_folder/x", "split": "validation", "step": 3, "views": 1, "num_frames": 8}
@@ -91,8 +91,8 @@ def test_two_classes(tmp_path):
         assert text in page.text
     assert "script" not in page.tags  # a matrix of a few classes needs none
     (strip,) = page.addresses
-    picture = Image.open(io.BytesIO(base64.b64decode(strip.partition(",")[2])))
-    assert picture.size == (8 * 98 - 2, 72)
+    image = Image.open(io.BytesIO(base64.b64decode(strip.partition(",")[2])))
+    assert image.size == (8 * 98 - 2, 72)
 
 
 def test_nothing_is_wrong(tmp_path):
@@ -140,9 +140,9 @@ def test_a_large_data_set_makes_a_small_page(tmp_path):
     assert "The other 154 classes" in page.text
 
 
-def test_the_picture_of_a_matrix():
-    picture = matrix_picture(np.array([[4, 0, 0], [2, 1, 1], [0, 0, 0]]))
-    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2]))))
+def test_the_image_of_a_matrix():
+    uri = matrix_image(np.array([[4, 0, 0], [2, 1, 1], [0, 0, 0]]))
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
     opacity = pixels[..., 3]
     assert (opacity == 0).tolist() == [[False, True, True], [False, False, False], [True, True, True]]
     assert opacity[0, 0] == 255 > opacity[1, 0] > opacity[1, 1] == opacity[1, 2] > 0

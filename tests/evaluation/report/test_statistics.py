@@ -13,7 +13,7 @@ from rsa_jax.evaluation.report.statistics import (
     wilson,
 )
 from rsa_jax.evaluation.scores import log_softmax
-from tests.training.test_scores import make_scores
+from tests.evaluation.test_scores import make_scores
 
 RNG = np.random.default_rng(0)
 
@@ -27,7 +27,7 @@ def test_wilson(right, videos, expected):
     np.testing.assert_allclose(wilson(right, videos), expected, atol=0.01)
 
 
-def test_the_bootstrap_of_one_class_is_that_of_its_share():
+def test_the_bootstrap_of_one_class_is_that_of_its_fraction():
     value, low, high = bootstrap_class_mean(np.array([300]), np.array([1000]))
     assert value == 30
     np.testing.assert_allclose([30 - low, high - 30], 196 * np.sqrt(0.3 * 0.7 / 1000), rtol=0.1)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from rsa_jax.preparation.builder import data_path
 from rsa_jax.preparation.clip import encode_clip
 from rsa_jax.preparation.datasets import make_builder, make_config, motion
+from rsa_jax.preparation.store import data_path
 
 SIZE = (36, 36)
 
@@ -49,7 +49,7 @@ def brightness_centre(frames):
     return (difference.sum(1) * np.arange(frames.shape[2])).sum(1) / difference.sum((1, 2))
 
 
-def test_pictures_show_what_the_names_say():
+def test_frames_show_what_the_names_say():
     rightward, larger = [], []
     for i in range(20):
         x = brightness_centre(motion.draw((0, 0, i), motion.CLASS_NAMES.index("moving right"), 12, SIZE))

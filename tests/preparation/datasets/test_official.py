@@ -5,12 +5,13 @@ import tarfile
 import numpy as np
 import pytest
 
-from configs.common import get_config
 from rsa_jax.input_pipeline import pipeline
+from rsa_jax.input_pipeline.dataset_info import load_info
 from rsa_jax.preparation.archives import ArchiveError, find_archives, unpack_all
-from rsa_jax.preparation.builder import PreparationError, data_path
 from rsa_jax.preparation.datasets import make_builder, make_config
 from rsa_jax.preparation.datasets.finegym import Place, places
+from rsa_jax.preparation.store import PreparationError, data_path
+from rsa_jax.settings import data_config
 from rsa_jax.tools import prepare
 from tests.preparation.datasets import miniatures
 from tests.preparation.datasets.miniatures import MINIATURES
@@ -26,7 +27,7 @@ def run(tmp_path, name, *args):
 
 
 def data(tmp_path, name):
-    data = get_config().data
+    data = data_config()
     data.name, data.data_dir, data.num_frames = name, str(tmp_path / "data"), 4
     return data
 
@@ -54,7 +55,7 @@ def test_a_miniature_is_read_as_distributed(tmp_path, capsys, name):
     assert [split["stored"] for split in report["splits"].values()] == [16, 4]
     assert len(report["splits"]["train"]["missing"]) == missing
     assert report["extra"] == []
-    info = pipeline.load_info(data(tmp_path, name))
+    info = load_info(data(tmp_path, name))
     assert info.provenance["annotations_sha256"].keys()
     clips = batch(tmp_path, name)
     assert clips["label"].tolist() == [label for _, label in miniatures.VALIDATION]
@@ -177,7 +178,7 @@ def test_what_was_prepared_stays_until_something_better_is_there(tmp_path, capsy
     assert run(tmp_path, "diving48/v2", "--overwrite") == 1
     assert batch(tmp_path, "diving48/v2")["label"].tolist() == [0, 1, 2, 0]
     assert run(tmp_path, "diving48/v2", "--overwrite", "--allow_missing", "--quality", "50") == 0
-    assert pipeline.load_info(data(tmp_path, "diving48/v2")).provenance["jpeg_quality"] == 50
+    assert load_info(data(tmp_path, "diving48/v2")).provenance["jpeg_quality"] == 50
 
 
 def test_an_error_at_the_very_end_costs_no_work(tmp_path, monkeypatch, capsys):
@@ -230,7 +231,7 @@ def test_extracted_frames_with_lists(tmp_path):
     lists = ["--train_list", f"{tmp_path}/train.txt", "--validation_list", f"{tmp_path}/val.txt"]
     assert run(tmp_path, "diving48/v2", *lists, "--allow_missing") == 0
     assert batch(tmp_path, "diving48/v2")["label"].tolist() == [0, 1, 2, 0]
-    assert pipeline.load_info(data(tmp_path, "diving48/v2")).class_names[1] == "Back 1som NoTwis PIKE"
+    assert load_info(data(tmp_path, "diving48/v2")).class_names[1] == "Back 1som NoTwis PIKE"
     (tmp_path / "val.txt").write_text("frames of all/16 8 48\n")
     with pytest.raises(PreparationError, match=r"val.txt: expected labels from 0 to 47, got 48 to 48"):
         build(tmp_path, "diving48/v2", train_list=lists[1], validation_list=lists[3]).inventory()
@@ -239,7 +240,7 @@ def test_extracted_frames_with_lists(tmp_path):
 def test_every_third_frame(tmp_path):
     miniatures.something_something_v1(tmp_path / "source")
     assert run(tmp_path, "something_something_v1", "--allow_missing", "--stride", "3") == 0
-    info = pipeline.load_info(data(tmp_path, "something_something_v1"))
+    info = load_info(data(tmp_path, "something_something_v1"))
     assert info.provenance["stride"] == 3
     frames = batch(tmp_path, "something_something_v1")["frames"][0].astype(int)
     assert np.abs(frames - moving_bar(8)[[0, 3, 3, 6]]).mean() < 12  # three frames are stored

@@ -2,8 +2,8 @@ import sys
 
 import pytest
 
-from rsa_jax.preparation.builder import PreparationError
 from rsa_jax.preparation.datasets.video_folder import VideoFolder, VideoFolderConfig, find_splits, parse_line, read_list
+from rsa_jax.preparation.store import PreparationError
 
 
 def touch(root, *names):

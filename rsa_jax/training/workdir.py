@@ -1,0 +1,202 @@
+"""The record of a run in its workdir: config.json, and dataset.json of the data that it was trained on."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import logging
+from ml_collections import ConfigDict
+
+from rsa_jax.files import write_json
+from rsa_jax.settings import default_config
+
+# Fields that may change when a run resumes, since its results do not depend on them.
+FREE_FIELDS = (
+    "eval.",
+    "log.",
+    "checkpoint.",
+    "data.data_dir",
+    "data.prefetch",
+    "model.remat",
+    "model.implementation",
+    "optimizer.recipe_batch_size",
+    "optimizer.recipe_learning_rate",
+)
+
+# Former names of fields, and their names now; None for fields that results did not depend on.
+RENAMED_FIELDS = {
+    "data.directional": "data.flip_pairs",
+    "model.positions": "model.transform_blocks",
+    "model.rsa.form": None,
+}
+
+
+class WorkdirError(ValueError):
+    """A workdir that does not fit the request."""
+
+
+def check_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
+    """Checks that a workdir is new or belongs to the same run and data.
+
+    Args:
+        workdir: workdir of the run.
+        config: run configuration, with `model.num_classes` set.
+        dataset: name, class names, flip pairs and provenance of the data set.
+
+    Raises:
+        WorkdirError: the workdir belongs to another configuration; the message names the fields that differ.
+    """
+    if (workdir / "config.json").exists():
+        check_same(read_config(workdir), config, workdir)
+        check_dataset(workdir, dataset, ("class_names", "flip_pairs", "num_examples"))
+
+
+def claim_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
+    """Writes config.json and dataset.json into a new workdir, or fills unknown fields of dataset.json in an old one."""
+    if jax.process_index() > 0:
+        return
+    if (workdir / "config.json").exists():
+        known = {field: value for field, value in read_dataset(workdir).items() if value is not None}
+        write_json(workdir / "dataset.json", dataset | known)
+    else:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / "dataset.json", dataset)
+        write_json(workdir / "config.json", config.to_dict())
+
+
+def learn_class_names(workdir: Path, data_name: str, class_names: Sequence[str]) -> None:
+    """Writes class names into a workdir that has none, such as one of released weights.
+
+    Args:
+        workdir: workdir of a run.
+        data_name: data set that the network was evaluated on. Class names are written only if it is the data set of
+            the workdir's configuration and has as many classes as the network.
+        class_names: class names of that data set.
+    """
+    dataset, config = read_dataset(workdir), read_config(workdir)
+    if dataset["class_names"] is not None:
+        return
+    if (data_name, len(class_names)) == (config.data.name, config.model.num_classes):
+        logging.info("Class names added to %s from the data set %s.", workdir, data_name)
+        write_json(workdir / "dataset.json", dataset | {"class_names": list(class_names)})
+    else:
+        logging.info(
+            "No class names added to %s: expected the %d classes of %s, evaluated on the %d classes of %s.",
+            workdir,
+            config.model.num_classes,
+            config.data.name,
+            len(class_names),
+            data_name,
+        )
+
+
+def check_same(saved: ConfigDict, config: ConfigDict, workdir: Path, section: str = "") -> None:
+    """Compares two configurations, or one section of them, in all fields but `FREE_FIELDS`.
+
+    Raises:
+        WorkdirError: they differ; the message gives both values of every differing field.
+    """
+    old, new = _flatten(saved.to_dict()), _flatten(config.to_dict())
+    missing = "(no such field)"
+    differing = [
+        f"  {field}: saved {old.get(field, missing)}, current {new.get(field, missing)}"
+        for field in sorted(old.keys() | new.keys())
+        if field.startswith(section) and not field.startswith(FREE_FIELDS)
+        if old.get(field) != new.get(field)
+    ]
+    if differing:
+        raise WorkdirError(
+            f"{workdir} belongs to another configuration:\n" + "\n".join(differing) + "\n"
+            "Use another --workdir, or the configuration of this one."
+        )
+
+
+def check_dataset(workdir: Path, dataset: dict[str, Any], fields: Sequence[str]) -> None:
+    """Compares the data set recorded in the workdir with the current one. Unknown fields (None) match anything.
+
+    Raises:
+        WorkdirError: they differ in one of `fields`.
+    """
+    saved = read_dataset(workdir)
+    for field in fields:
+        here = json.loads(json.dumps(dataset[field]))
+        if saved[field] is not None and saved[field] != here:
+            raise WorkdirError(
+                f"{workdir} was created with different data (dataset.json): {field} was {saved[field]}, is now {here}"
+            )
+
+
+def read_config(workdir: Path) -> ConfigDict:
+    """The configuration of the run in a workdir, with the fields of this version.
+
+    A field that the run did not know has its default: a new field's default is the behaviour before it.
+
+    Raises:
+        WorkdirError: the workdir holds no run.
+    """
+    content = _read_json(workdir / "config.json")
+    for former, name in RENAMED_FIELDS.items():
+        value = _pop(content, former)
+        if value is not None and name is not None:
+            _set(content, name, value)
+    return ConfigDict(_filled(content, default_config().to_dict()))
+
+
+def read_dataset(workdir: Path) -> dict[str, Any]:
+    """The data set recorded in a workdir: `class_names` and more.
+
+    Raises:
+        WorkdirError: the workdir holds no run.
+    """
+    content = _read_json(workdir / "dataset.json")
+    if "directional" in content:  # the name in version 0.1
+        content["flip_pairs"] = content.pop("directional")
+    return content
+
+
+def _pop(content: dict[str, Any], name: str) -> Any:
+    """Removes the field of a dotted name. Returns its value, or None if there is no such field."""
+    *sections, field = name.split(".")
+    for section in sections:
+        content = content.get(section, {})
+    return content.pop(field, None)
+
+
+def _set(content: dict[str, Any], name: str, value: Any) -> None:
+    *sections, field = name.split(".")
+    for section in sections:
+        content = content.setdefault(section, {})
+    content[field] = value
+
+
+def _filled(content: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """The content, with the defaults of fields that are missing or None."""
+    filled = dict(content)
+    for name, default in defaults.items():
+        if isinstance(default, dict):
+            filled[name] = _filled(filled.get(name, {}), default)
+        elif filled.get(name) is None:
+            filled[name] = default
+    return filled
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise WorkdirError(f"{path.parent} holds no run: {path.name} is missing")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise WorkdirError(f"{path} cannot be read: {error}") from error
+
+
+def _flatten(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted name. Tuples become lists, as in a JSON file."""
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = json.loads(json.dumps(value))
+    return flat
