@@ -17,10 +17,10 @@ RUN := $(BIN)/python main.py --config configs/motion.py --workdir $(DEMO) --conf
 demo: $(VENV)/installed
 	$(RUN)
 	$(RUN) --mode eval
-	$(BIN)/python -m rsa_jax.tools.gallery --workdir $(DEMO) --out $(DEMO)/predictions.png
-	$(BIN)/python -m rsa_jax.tools.visualize --workdir $(DEMO) --index 0 --layer 2 --out $(DEMO)/kernels.png
+	$(BIN)/python -m rsa_jax gallery --workdir $(DEMO) --out $(DEMO)/predictions.png
+	$(BIN)/python -m rsa_jax visualize --workdir $(DEMO) --index 0 --layer 2 --out $(DEMO)/kernels.png
 	@echo
-	@$(BIN)/python -m rsa_jax.tools.summary --workdir $(DEMO)
+	@$(BIN)/python -m rsa_jax summary --workdir $(DEMO)
 	@echo
 	@echo "Next: the same network without RSA, which cannot tell a motion from its reverse:"
 	@echo "  $(BIN)/python main.py --config configs/motion.py --workdir demo/conv2d \\"

@@ -1,11 +1,8 @@
-"""Trains or evaluates: python main.py --config configs/ssv2.py --workdir /ckpt [--mode eval] [--config.x=y ...]."""
+"""Train or evaluate: python main.py --config configs/ssv2.py --workdir /ckpt [--mode eval] [--config.x=y ...]."""
 
-from absl import app, flags
+import sys
 
-from rsa_jax.flags import parse
-from rsa_jax.tools import train
-
-flags.adopt_module_key_flags(train)
+from rsa_jax.__main__ import main
 
 if __name__ == "__main__":
-    app.run(train.main, flags_parser=parse)
+    sys.exit(main(["train", *sys.argv[1:]]))

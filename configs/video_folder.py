@@ -1,4 +1,4 @@
-"""Your own videos, prepared by `python -m rsa_jax.tools.prepare video_folder --source DIR`."""
+"""Your own videos, prepared by `python -m rsa_jax prepare video_folder --source DIR`."""
 
 from ml_collections import ConfigDict
 

@@ -8,7 +8,7 @@ from absl import logging
 
 
 def setup_logging() -> None:
-    """Prints one short line per record to standard error.
+    """Print one short line per record to standard error.
 
     Information of this project and of clu, warnings of other packages, and errors only of Orbax: it warns of every
     checkpoint that was saved without an evaluation, which is intended here.

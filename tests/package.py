@@ -1,4 +1,4 @@
-"""Builds wheel and sdist, and uses the wheel in an environment with the base package's requirements only.
+"""Build wheel and sdist, and use the wheel in an environment with the base package's requirements only.
 
 python -m tests.package, or make test-package
 """
@@ -63,7 +63,7 @@ def run(*command: str | Path, folder: Path = ROOT) -> str:
 
 
 def main() -> None:
-    """Builds, installs and uses the package."""
+    """Build, install and use the package."""
     with tempfile.TemporaryDirectory() as name:
         folder, source = Path(name), Path(name) / "source"
         # A copy, so that nothing that an earlier build left gets into this one.
@@ -88,7 +88,7 @@ def main() -> None:
         run(environment / "bin" / "pip", "install", "--quiet", wheel, "-c", ROOT / "requirements.txt")
         print(run(environment / "bin" / "python", "-c", textwrap.dedent(CODE), folder=folder), end="")
         command = environment / "bin" / "rsa-jax"
-        assert "prepare a data set" in run(command, "--help", folder=folder)
+        assert "Prepare a data set" in run(command, "--help", folder=folder)
         missing = subprocess.run([command, "train"], cwd=folder, capture_output=True, text=True)
         assert missing.returncode == 1
         assert "pip install 'rsa-jax[train]'" in missing.stderr, missing.stderr

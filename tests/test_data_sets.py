@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from rsa_jax.evaluation.evaluator import evaluate_checkpoint
 from rsa_jax.tools import prepare
 from rsa_jax.training import loop
-from rsa_jax.training.loop import evaluate_checkpoint, train
+from rsa_jax.training.loop import train
 from tests.preparation.datasets.miniatures import MINIATURES
 from tests.tiny import tiny_config
 

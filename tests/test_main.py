@@ -16,15 +16,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rsa_jax.evaluation.evaluator import evaluate_checkpoint, open_workdir
 from rsa_jax.evaluation.scores import load_scores
-from rsa_jax.preparation.builder import PreparationError
-from rsa_jax.tools import combine, predictions, visualize
+from rsa_jax.evaluation.views import View
+from rsa_jax.preparation.store import PreparationError
+from rsa_jax.tools import combine, gallery, visualize
 from rsa_jax.training import loop
-from rsa_jax.training.checkpoints import Checkpoints, WorkdirError
-from rsa_jax.training.loop import evaluate_checkpoint, train
-from rsa_jax.training.run import make_run, restore_run
-from rsa_jax.training.state import to_devices
-from rsa_jax.training.step import View
+from rsa_jax.training.checkpoints import Checkpoints
+from rsa_jax.training.loop import make_run, train
+from rsa_jax.training.mesh import to_devices
+from rsa_jax.training.workdir import WorkdirError
 
 ROOT = Path(__file__).parents[1]
 NUM_STEPS = 8
@@ -136,13 +137,13 @@ def test_evaluation_averages_views(undisturbed, config, capsys):
     scores = load_scores(undisturbed / "scores.npz")
     assert result == {**scores.metrics(), **scores.origin}
     assert scores.ids == IDS
-    run, state = restore_run(config, undisturbed, "best")
-    batch = next(run.eval_batches(2))
+    evaluator, state = open_workdir(config, undisturbed, "best")
+    batch = next(evaluator.batches(2))
     frames, probabilities = batch.pop("frames"), []
     for clip in (frames[:, :4], frames[:, 4:]):
         for shift in (1, 0, -1):
             batch["frames"] = np.roll(clip, shift, axis=3)
-            output = run.eval_step(state.params, state.batch_stats, to_devices(run.mesh, batch), View())
+            output = evaluator.eval_step(state.params, state.batch_stats, to_devices(evaluator.mesh, batch), View())
             probabilities.append(jax.nn.softmax(output["logits"]))
     assert np.std(probabilities, axis=0).max() > 1e-4  # the views differ by more than rounding
     np.testing.assert_allclose(np.exp(scores.log_probabilities[:24]), np.mean(probabilities, axis=0), atol=1e-6)
@@ -151,7 +152,7 @@ def test_evaluation_averages_views(undisturbed, config, capsys):
 
 
 def test_the_picture_of_predictions(undisturbed, tmp_path):
-    predictions.main(["--workdir", str(undisturbed), "--out", str(tmp_path / "picture.png"), "--clips", "3"])
+    gallery.main(["--workdir", str(undisturbed), "--out", str(tmp_path / "picture.png"), "--clips", "3"])
     width, height = Image.open(tmp_path / "picture.png").size
     assert width > height > 100
 
@@ -304,7 +305,7 @@ def test_two_processes_train_and_evaluate_together_and_stop_together(tmp_path, d
         ({"data.train_split": "training"}, "has no split 'training'"),
         ({"data.sampling": "random"}, r"data.sampling: expected one of \('whole', 'published'\), got 'random'"),
         ({"matmul_precision": "double"}, "matmul_precision: expected one of .*'float32'.*, got 'double'"),
-        ({"data.flip_pairs": "never"}, "data.flip_pairs: expected 'skip' or 'swap', got 'never'"),
+        ({"data.flip_pairs": "never"}, r"data.flip_pairs: expected one of \('skip', 'swap'\), got 'never'"),
         ({"data.name": "motion/huge"}, "motion/huge"),
     ],
 )

@@ -13,8 +13,6 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from rsa_jax.pictures.clips import plt
-
 # In inches: widths of the captions on the left, of frames and kernels, and of the colour bars; line height; gap.
 NAMES, WIDTH, BAR, LINE, GAP = 1.2, 9.6, 0.85, 0.14, 0.08
 LARGEST_FRAME, LARGEST_SLICE, SMALLEST_ROW = 1.2, 0.45, 3 * LINE
@@ -106,7 +104,7 @@ def _layout(panel: Panel) -> _Layout:
 def draw_kernels(
     titles: Sequence[str], panels: Sequence[Panel], out: Path, further: Sequence[Sequence[Panel]] = ()
 ) -> None:
-    """Draws panels below each other, each row of kernels on a colour scale of its own.
+    """Draw panels below each other, each row of kernels on a colour scale of its own.
 
     A panel has a row of frames, in which the query is red and its window yellow, and a row for each kind of kernel:
     the temporal slices of each query's kernel. Positions outside the clip are pale. All panels use the same scale for
@@ -127,7 +125,7 @@ def draw_kernels(
     side = min(LARGEST_FRAME, WIDTH / len(panels[0].frames) - GAP)
     below = side + 3 * GAP + sum(layout.total for layout in layouts)
     heights = [LINE * len(title) + below for title in lines]
-    figure = plt.figure(figsize=(width, GAP + sum(heights)))
+    figure = Figure(figsize=(width, GAP + sum(heights)))
     top = GAP
     for number, (title, height) in enumerate(zip(lines, heights, strict=True)):
         _write(figure, GAP, top, title, weight="bold")
@@ -139,11 +137,10 @@ def draw_kernels(
             rows_top += layout.total
         top += height
     figure.savefig(out, dpi=150)
-    plt.close(figure)
 
 
 def _draw_rows(figure: Figure, layout: _Layout, panels: Sequence[Panel], number: int, top: float) -> None:
-    """Draws the kernels of one network for one of its panels."""
+    """Draw the kernels of one network for one of its panels."""
     _write(figure, GAP, top, layout.header, weight="bold")
     for query in range(layout.queries):
         _write(figure, layout.left(query), top, [f"query {query}"], color="0.35")
@@ -185,7 +182,7 @@ def _draw_frames(figure: Figure, panel: Panel, top: float, side: float) -> None:
 
 
 def _outline(axes: Axes, map_size: Sequence[int], cells: Sequence[tuple[int, int]], colour: str) -> None:
-    """Draws a line around rows and columns of the feature map, from first to last, clipped to its size."""
+    """Draw a line around rows and columns of the feature map, from first to last, clipped to its size."""
     rows, columns = (
         (max(first, 0), min(last + 1, size)) for (first, last), size in zip(cells, map_size[1:], strict=True)
     )
@@ -196,7 +193,7 @@ def _outline(axes: Axes, map_size: Sequence[int], cells: Sequence[tuple[int, int
 def _draw_slices(
     axes: Axes, kernel: Float[np.ndarray, "t h w"], inside: Bool[np.ndarray, "t h w"], scale: float
 ) -> None:
-    """Draws the slices side by side, with lines between them."""
+    """Draw the slices side by side, with lines between them."""
     flat, alpha = np.concatenate(list(kernel), axis=1), np.concatenate(list(np.where(inside, 1, 0.25)), axis=1)
     axes.imshow(flat, cmap=COLOURS, vmin=-scale, vmax=scale, alpha=alpha, aspect="auto")
     axes.set(xticks=[], yticks=[])
@@ -206,7 +203,7 @@ def _draw_slices(
 
 
 def _draw_scale(figure: Figure, top: float, height: float, scale: float) -> None:
-    """Draws a row's colour bar on the right, with its limits beside its ends."""
+    """Draw a row's colour bar on the right, with its limits beside its ends."""
     left, width = NAMES + WIDTH, 0.12
     bar = figure.colorbar(ScalarMappable(Normalize(-scale, scale), COLOURS), _axes(figure, left, top, width, height))
     bar.set_ticks([])
@@ -216,18 +213,18 @@ def _draw_scale(figure: Figure, top: float, height: float, scale: float) -> None
 
 
 def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Adds axes at a position in inches from the upper left corner."""
+    """Add axes at a position in inches from the upper left corner."""
     whole = figure.get_size_inches()
     return figure.add_axes((left / whole[0], 1 - (top + height) / whole[1], width / whole[0], height / whole[1]))
 
 
 def _wrap(text: str, width: float) -> list[str]:
-    """Splits text into lines for `_write` that are at most `width` inches wide."""
+    """Split text into lines for `_write` that are at most `width` inches wide."""
     return textwrap.wrap(text, int(width / LETTER))
 
 
 def _write(figure: Figure, left: float, top: float, lines: Sequence[str], **style: str) -> None:
-    """Writes lines in a monospace font."""
+    """Write lines in a monospace font."""
     width, height = figure.get_size_inches()
     font = {"fontsize": FONT_SIZE, "family": "monospace", "va": "top"} | style
     for number, line in enumerate(lines):

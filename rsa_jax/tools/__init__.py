@@ -1,1 +1,1 @@
-"""Command-line programs: python -m rsa_jax.tools.NAME."""
+"""Programs: python -m rsa_jax NAME."""

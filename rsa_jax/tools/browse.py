@@ -1,6 +1,6 @@
-"""Draws training clips as the network receives them: frames, crops, mirror images and labels.
+"""Draw training clips as the network receives them: frames, crops, mirror images and labels.
 
-python -m rsa_jax.tools.browse --config configs/motion.py --out clips.png [--clips 12] [--step 0] [--config.x=y ...]
+python -m rsa_jax browse --config configs/motion.py --out clips.png [--clips 12] [--step 0] [--config.x=y ...]
 
 With the configuration of a run, these are exactly the clips of that step of the run. A row begins with the clip's first
 stored frame, with the crop outlined in green; the frames that the network receives follow. The title shows the label
@@ -8,26 +8,24 @@ and, in brackets, the clip's index in the split and its id. The title of a mirro
 label if mirroring changes it.
 """
 
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
-from absl import app, flags
 from jaxtyping import Int, UInt8
 from ml_collections import ConfigDict
 
 from rsa_jax.errors import in_one_line
-from rsa_jax.flags import CONFIG, OUT, parse
+from rsa_jax.flags import Parser, at_least, parse_with_config
 from rsa_jax.input_pipeline.augmentation import to_pixels
-from rsa_jax.input_pipeline.pipeline import Batch, clip_ids, load_info, train_batches
+from rsa_jax.input_pipeline.dataset_info import load_info
+from rsa_jax.input_pipeline.pipeline import clip_ids, train_batches
+from rsa_jax.input_pipeline.reading import Batch
 from rsa_jax.logs import setup_logging
-from rsa_jax.pictures.clips import Row, draw_rows
+from rsa_jax.pictures.clip_figure import Row, check_picture, draw_rows
 from rsa_jax.training.step import make_augment
-
-CLIPS = flags.DEFINE_integer("clips", 12, "Number of clips.", lower_bound=1)
-STEP = flags.DEFINE_integer(
-    "step", 0, "Step of the run whose batch the first clip is from; clips of later steps follow.", lower_bound=0
-)
 
 
 def training_clips(config: ConfigDict, step: int, count: int) -> Batch:
@@ -80,17 +78,25 @@ def clip_rows(config: ConfigDict, step: int, count: int) -> list[Row]:
     return rows
 
 
-def main(argv: list[str]) -> None:
-    """Draws the figure."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments: {argv[1:]}")
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser("browse", __doc__)
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="image to write; the extension determines the format")
+    add("--clips", type=at_least(1), default=12, help="number of clips (%(default)s)")
+    add("--step", type=at_least(0), default=0, help="step of the run that the clips begin with (%(default)s)")
+    return parse_with_config(parser, argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draw the figure."""
+    args = _parse(argv)
     setup_logging()
     with in_one_line(RuntimeError):
-        rows = clip_rows(CONFIG.value, STEP.value, CLIPS.value)
-        draw_rows(rows, Path(OUT.value or ""))
-    print(f"{len(rows)} clips of step {STEP.value} of {CONFIG.value.data.name}, as trained on: {OUT.value}")
+        check_picture(args.out)
+        rows = clip_rows(args.config, args.step, args.clips)
+        draw_rows(rows, args.out)
+    print(f"{len(rows)} clips of step {args.step} of {args.config.data.name}, as trained on: {args.out}")
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "out"])
-    app.run(main, flags_parser=parse)
+    main()

@@ -1,6 +1,6 @@
-"""Averages the scores of several evaluated models, such as the paper's 8- and 16-frame models, and prints the metrics.
+"""Average the scores of several evaluated models, such as the paper's 8- and 16-frame models, and print the metrics.
 
-python -m rsa_jax.tools.combine WORKDIR_OR_NPZ WORKDIR_OR_NPZ ... [--weights 1 1] [--out combined.npz]
+python -m rsa_jax combine WORKDIR_OR_NPZ WORKDIR_OR_NPZ ... [--weights 1 1] [--out combined.npz]
 """
 
 # No JAX is imported, so that the tool starts at once.
@@ -13,6 +13,7 @@ import numpy as np
 
 from rsa_jax.evaluation.scores import Scores, ScoresError, average_probabilities, load_scores, save_scores
 from rsa_jax.files import write_json
+from rsa_jax.flags import Parser
 
 
 def combine(models: Sequence[Scores], paths: Sequence[Path], weights: Sequence[float]) -> Scores:
@@ -75,7 +76,7 @@ def metrics_table(rows: dict[str, dict[str, float]]) -> str:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("rsa_jax.tools.combine", description=__doc__.splitlines()[0])
+    parser = Parser("combine", __doc__)
     add = parser.add_argument
     add("models", type=Path, nargs="+", help="workdirs that were evaluated, or files of scores")
     add("--weights", type=float, nargs="+", help="weight of each model (1)")
@@ -84,7 +85,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args.weights = args.weights or [1.0] * len(args.models)
     args.paths = [path / "scores.npz" if path.is_dir() else path for path in args.models]
     if len(args.paths) < 2:
-        parser.error("expected two models or more")
+        parser.error("expected at least two models")
     if len(args.weights) != len(args.paths) or not all(0 < weight < math.inf for weight in args.weights):
         parser.error(f"--weights: expected {len(args.paths)} positive numbers, got {args.weights}")
     if args.out and args.out.suffix != ".npz":
@@ -95,7 +96,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints the metrics of each model and of their average, and writes the scores and metrics of the average."""
+    """Print the metrics of each model and of their average, and write the scores and metrics of the average."""
     args = _parse(argv)
     try:
         models = [load_scores(path) for path in args.paths]

@@ -1,8 +1,8 @@
-"""Converts PyTorch weights into a workdir, a workdir into PyTorch weights, or one file of weights into another.
+"""Convert PyTorch weights into a workdir, a workdir into PyTorch weights, or one file of weights into another.
 
-python -m rsa_jax.tools.convert WEIGHTS WORKDIR --config configs/ssv1.py [--label_names FILE] [--config.x=y ...]
-python -m rsa_jax.tools.convert WORKDIR WEIGHTS [--checkpoint best|latest|STEP]
-python -m rsa_jax.tools.convert WEIGHTS WEIGHTS
+python -m rsa_jax convert WEIGHTS WORKDIR --config configs/ssv1.py [--label_names FILE] [--config.x=y ...]
+python -m rsa_jax convert WORKDIR WEIGHTS [--checkpoint best|latest|STEP]
+python -m rsa_jax convert WEIGHTS WEIGHTS
 
 WEIGHTS is a file of the released code (.pth.tar, .pth, .pt), .safetensors or .npz. The network is inferred from
 parameter names and shapes. The configuration determines the rest, above all the data set. main.py --mode eval
@@ -13,25 +13,22 @@ evaluates the workdir.
 Something-Something V1 and Jester.
 """
 
+import argparse
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from rsa_jax.errors import in_one_line
-from rsa_jax.flags import CONFIG, parse
+from rsa_jax.flags import Parser, parse_with_config
 from rsa_jax.logs import setup_logging
 from rsa_jax.nn.network import STAGE_SIZES, count_parameters
 from rsa_jax.training.models import blank_model, load_model, save_model
 from rsa_jax.weights import guess_model, load_torch, read_state_dict, to_torch, write_state_dict
 from rsa_jax.weights.files import FORMATS
-
-CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "Of the workdir: best, latest or a step.")
-LABEL_NAMES = flags.DEFINE_string("label_names", None, "File of class names for the workdir: .txt, .json or .csv.")
 
 
 def read_label_names(path: Path) -> list[str]:
@@ -63,7 +60,7 @@ def read_label_names(path: Path) -> list[str]:
 def convert_into_workdir(
     source: Path, workdir: Path, config: ConfigDict, class_names: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """Creates a workdir from a file of weights.
+    """Create a workdir from a file of weights.
 
     Args:
         source: file of weights.
@@ -103,21 +100,18 @@ def changed_fields(config: ConfigDict, fields: dict[str, Any], prefix: str = "")
     return changed
 
 
-def _into_workdir(source: Path, workdir: Path) -> None:
-    if CONFIG.value is None:
-        raise ValueError("--config is required to create a workdir: it sets the data set and the frames per clip")
-    names = read_label_names(Path(LABEL_NAMES.value).expanduser()) if LABEL_NAMES.value else None
-    guessed = convert_into_workdir(source, workdir, CONFIG.value, names)
-    print(f"Found in {source}:\n  " + "\n  ".join(_said(guessed)))
-    flag = flags.FLAGS["config"]
-    fields = config_flags.get_override_values(flag) | changed_fields(CONFIG.value, {"model": guessed})
+def _into_workdir(args: argparse.Namespace) -> None:
+    names = read_label_names(args.label_names) if args.label_names else None
+    guessed = convert_into_workdir(args.source, args.target, args.config, names)
+    print(f"Found in {args.source}:\n  " + "\n  ".join(_describe(guessed)))
+    fields = args.changes | changed_fields(args.config, {"model": guessed})
     # A field that is None needs no flag: None is its default, and no flag can set it.
     overrides = [f"--config.{name}={value}" for name, value in fields.items() if value is not None]
-    command = ["python", "main.py", "--config", config_flags.get_config_filename(flag), "--workdir", str(workdir)]
-    print(f"Written to {workdir}. To evaluate it:\n  {shlex.join([*command, '--mode', 'eval', *overrides])}")
+    command = ["python", "main.py", "--config", args.config_file, "--workdir", str(args.target), "--mode", "eval"]
+    print(f"Written to {args.target}. To evaluate it:\n  {shlex.join([*command, *overrides])}")
 
 
-def _said(guessed: dict[str, Any]) -> Iterator[str]:
+def _describe(guessed: dict[str, Any]) -> Iterator[str]:
     blocks = guessed["stage_sizes"] or STAGE_SIZES[guessed["depth"]]
     kind = "bottlenecks" if guessed["depth"] >= 50 else "basic blocks"
     yield f"{kind} {blocks} (depth {guessed['depth']}), width {guessed['width']}, {guessed['num_classes']} classes"
@@ -131,28 +125,51 @@ def _said(guessed: dict[str, Any]) -> Iterator[str]:
         yield "no RSA"
 
 
-def _out_of_workdir(workdir: Path, target: Path) -> None:
-    model = load_model(workdir, CHECKPOINT.value)
-    write_state_dict(target, to_torch(model))
-    print(f"{count_parameters(model):,} parameters of the {CHECKPOINT.value} checkpoint of {workdir}: {target}")
+def _out_of_workdir(args: argparse.Namespace) -> None:
+    checkpoint = args.checkpoint or "best"
+    model = load_model(args.source, checkpoint)
+    write_state_dict(args.target, to_torch(model))
+    print(f"{count_parameters(model):,} parameters of the {checkpoint} checkpoint of {args.source}: {args.target}")
 
 
-def main(argv: list[str]) -> None:
-    """Converts between the two arguments: a file into a workdir, a workdir into a file, or one file into another."""
-    if len(argv) != 3:
-        raise app.UsageError("expected SOURCE and TARGET: files of weights (" + ", ".join(FORMATS) + ") or a workdir")
+def _between_files(args: argparse.Namespace) -> None:
+    write_state_dict(args.target, read_state_dict(args.source))
+
+
+def _parse(argv: Sequence[str] | None) -> tuple[Callable[[argparse.Namespace], None], argparse.Namespace]:
+    """The requested conversion and the arguments, which are checked to be of use in it."""
+    parser = Parser("convert", __doc__)
+    add = parser.add_argument
+    add("source", type=_path, metavar="SOURCE", help=f"file of weights ({', '.join(FORMATS)}) or workdir")
+    add("target", type=_path, metavar="TARGET", help="file of weights or workdir to write")
+    add("--checkpoint", help="of a workdir that is converted: best, latest or a step (best)")
+    add("--label_names", type=_path, metavar="FILE", help="class names of a new workdir: .txt, .json or .csv")
+    args = parse_with_config(parser, argv, required=False)
+    if args.source.is_dir():
+        conversion, needed = _out_of_workdir, {"checkpoint"}
+    elif args.target.suffix in FORMATS:
+        conversion, needed = _between_files, set()
+    else:
+        conversion, needed = _into_workdir, {"config", "label_names"}
+        if args.config is None:
+            parser.error("--config: required to create a workdir; it sets the data set and the frames per clip")
+    for name in ("checkpoint", "config", "label_names"):
+        if getattr(args, name) is not None and name not in needed:
+            parser.error(f"--{name}: does not apply to the conversion of {args.source} into {args.target}")
+    return conversion, args
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Convert a file of weights into a workdir, a workdir into a file, or one file into another."""
+    convert, args = _parse(argv)
     setup_logging()
-    source, target = (Path(argument).expanduser() for argument in argv[1:])
-    if LABEL_NAMES.value and (source.is_dir() or target.suffix in FORMATS):
-        raise app.UsageError("--label_names is only for creating a workdir from weights")
     with in_one_line():
-        if source.is_dir():
-            _out_of_workdir(source, target)
-        elif target.suffix in FORMATS:
-            write_state_dict(target, read_state_dict(source))
-        else:
-            _into_workdir(source, target)
+        convert(args)
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    main()

@@ -1,6 +1,6 @@
-"""Draws clips of the evaluation split with their true and predicted classes.
+"""Draw clips of the evaluation split with their true and predicted classes.
 
-python -m rsa_jax.tools.gallery --workdir DIR --out picture.png
+python -m rsa_jax gallery --workdir DIR --out image.png [--clips 10]
 """
 
 import argparse
@@ -12,11 +12,12 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from rsa_jax.errors import in_one_line
-from rsa_jax.pictures.clips import Row, check_picture, draw_rows
-from rsa_jax.training.checkpoints import read_config
-from rsa_jax.training.run import restore_run
-from rsa_jax.training.state import to_devices
-from rsa_jax.training.step import View
+from rsa_jax.evaluation.evaluator import open_workdir
+from rsa_jax.evaluation.views import View
+from rsa_jax.flags import Parser, at_least, folder
+from rsa_jax.pictures.clip_figure import Row, check_picture, draw_rows
+from rsa_jax.training.mesh import to_devices
+from rsa_jax.training.workdir import read_config
 
 
 def draw_predictions(
@@ -26,7 +27,7 @@ def draw_predictions(
     class_names: Sequence[str],
     out: Path,
 ) -> None:
-    """Draws one row per clip: its frames, and its true and predicted class, green if they agree and red otherwise.
+    """Draw one row per clip: its frames, and its true and predicted class, green if they agree and red otherwise.
 
     Args:
         frames: stored frames.
@@ -43,28 +44,33 @@ def draw_predictions(
     draw_rows(rows, out)
 
 
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser("gallery", __doc__)
+    add = parser.add_argument
+    add("--workdir", type=folder, required=True, help="of a run")
+    add("--out", type=Path, required=True, help="image to write; the extension determines the format")
+    add("--clips", type=at_least(1), default=10, help="number of clips, at most one batch (%(default)s)")
+    add("--checkpoint", default="best", help="best, latest or a step (%(default)s)")
+    add("--data_dir", help="folder of prepared data sets, if it has moved")
+    return parser.parse_args(argv)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Draws the first clips of the evaluation split."""
-    parser = argparse.ArgumentParser("rsa_jax.tools.gallery", description=__doc__)
-    parser.add_argument("--workdir", type=Path, required=True, help="of a run")
-    parser.add_argument("--out", type=Path, required=True, help="picture to write")
-    parser.add_argument("--clips", type=int, default=10, help="at most, of the first batch (%(default)s)")
-    parser.add_argument("--checkpoint", default="best", help="best, latest or a step (%(default)s)")
-    parser.add_argument("--data_dir", help="where the prepared data set lies now, if it has moved")
-    args = parser.parse_args(argv)
+    """Draw the first clips of the evaluation split."""
+    args = _parse(argv)
     with in_one_line(RuntimeError):
         check_picture(args.out)
-        if args.clips < 1:
-            raise ValueError(f"--clips: expected a positive number, got {args.clips}")
         config = read_config(args.workdir)
         if args.data_dir:
             config.data.data_dir = args.data_dir
-        run, state = restore_run(config, args.workdir, args.checkpoint)
-        batch = next(run.eval_batches())
-    output = run.eval_step(state.params, state.batch_stats, to_devices(run.mesh, batch), View())
+        evaluator, state = open_workdir(config, args.workdir, args.checkpoint)
+        batch = next(evaluator.batches())
+    output = evaluator.eval_step(state.params, state.batch_stats, to_devices(evaluator.mesh, batch), View())
     count = min(args.clips, int(batch["mask"].sum()))
     probabilities = np.asarray(jax.nn.softmax(output["logits"]))[:count]
-    draw_predictions(batch["frames"][:count], batch["label"][:count], probabilities, run.info.class_names, args.out)
+    draw_predictions(
+        batch["frames"][:count], batch["label"][:count], probabilities, evaluator.info.class_names, args.out
+    )
     print(f"{count} clips drawn in {args.out}")
 
 

@@ -1,6 +1,6 @@
-"""Predicts classes for videos.
+"""Predict classes for videos.
 
-python -m rsa_jax.tools.predict --workdir DIR VIDEO ... [--top 5] [--json out.json] [--out DIR|FILE.gif] [--chunk 64]
+python -m rsa_jax predict --workdir DIR VIDEO ... [--top 5] [--json out.json] [--out DIR|FILE.gif] [--chunk 64]
 
 VIDEO is a file in any container and codec that FFmpeg reads, a folder of frames, or a folder with either at any depth.
 In a folder, videos are recognised by their extension, and images beside videos are ignored.
@@ -9,7 +9,7 @@ Frames are sampled, resized, compressed and cropped as in the preparation and ev
 and the exit status is 1; the others are still predicted.
 """
 
-# Worker processes import this file, too. JAX is imported in `main`, so that they do not load it.
+# Worker processes may import this file. JAX is imported in `main`, so that they do not load it.
 import argparse
 import dataclasses
 import functools
@@ -26,6 +26,7 @@ from jaxtyping import Float
 from rsa_jax.errors import in_one_line
 from rsa_jax.evaluation.chunks import Chunk, Reading, try_chunks
 from rsa_jax.files import printable, write_json
+from rsa_jax.flags import Parser, at_least, folder
 from rsa_jax.preparation.parallel import WorkerDiedError, parallel_map
 from rsa_jax.preparation.sources import list_videos
 
@@ -51,7 +52,7 @@ def find_paths(arguments: Sequence[Path]) -> list[Path]:
 
 
 def read_all_chunks(paths: Sequence[Path], reading: Reading, workers: int, failed: list[str]) -> Iterator[Chunk]:
-    """Decodes videos in parallel.
+    """Decode videos in parallel.
 
     Args:
       paths: paths of the videos.
@@ -98,14 +99,14 @@ def spread(predictions: Sequence[Prediction], most: int) -> list[Prediction]:
 
 
 def draw_strip(video: Sequence[Prediction], num_frames: int, out: Path) -> None:
-    """Draws a row of frames for each chunk of a video, under its prediction.
+    """Draw a row of frames for each chunk of a video, under its prediction.
 
     Args:
       video: predictions of its chunks.
       num_frames: frames per clip; the first clip of a chunk is drawn.
       out: image file to write.
     """
-    from rsa_jax.pictures.clips import Row, draw_rows
+    from rsa_jax.pictures.clip_figure import Row, draw_rows
 
     rows = []
     for prediction in spread(video, MOST_ROWS):
@@ -115,8 +116,8 @@ def draw_strip(video: Sequence[Prediction], num_frames: int, out: Path) -> None:
 
 
 def draw_gif(predictions: Sequence[Prediction], num_frames: int, out: Path) -> None:
-    """Animates the clips of chunks one after the other, beside their predictions."""
-    from rsa_jax.pictures.clips import annotate, save_animation
+    """Animate the clips of chunks one after the other, beside their predictions."""
+    from rsa_jax.pictures.clip_figure import annotate, save_animation
 
     images = []
     for chunk, classes in spread(predictions, MOST_CLIPS):
@@ -128,25 +129,19 @@ def draw_gif(predictions: Sequence[Prediction], num_frames: int, out: Path) -> N
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "rsa_jax.tools.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("predict", __doc__)
     add = parser.add_argument
     add("videos", type=Path, nargs="+", metavar="VIDEO", help="files, folders of frames, or folders of either")
-    add("--workdir", type=Path, required=True, help="of a run")
+    add("--workdir", type=folder, required=True, help="of a run")
     add("--checkpoint", default="best", help="best, latest or a step (%(default)s)")
-    add("--top", type=int, default=5, help="number of classes to print (%(default)s)")
+    add("--top", type=at_least(1), default=5, help="number of classes to print (%(default)s)")
     add("--json", type=Path, help="JSON file for the predictions")
     add("--out", type=Path, help="folder for an image of each video, or a .gif file for all of them")
-    add("--chunk", type=int, help="frames per chunk (default: the whole video)")
-    add("--hop", type=int, help="frames from the start of a chunk to that of the next (half a chunk)")
-    add("--batch_size", type=int, default=8, help="chunks per batch (%(default)s)")
-    add("--workers", type=int, default=os.cpu_count(), help="processes that decode (%(default)s)")
+    add("--chunk", type=at_least(1), help="frames per chunk (default: the whole video)")
+    add("--hop", type=at_least(1), help="frames from the start of a chunk to that of the next (half a chunk)")
+    add("--batch_size", type=at_least(1), default=8, help="chunks per batch (%(default)s)")
+    add("--workers", type=at_least(1), default=os.cpu_count(), help="processes that decode (%(default)s)")
     args = parser.parse_args(argv)
-    for name in ("top", "chunk", "hop", "batch_size", "workers"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name}: expected at least 1, got {value}")
     if args.hop and not args.chunk:
         parser.error("--hop: needs --chunk")
     args.hop = args.hop or max(1, (args.chunk or 1) // 2)
@@ -159,8 +154,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
-    """Raises a ValueError if an output path of the arguments cannot be written to."""
-    from rsa_jax.pictures.clips import check_picture
+    """Check the output paths.
+
+    Raises:
+        ValueError: If one cannot be written to.
+    """
+    from rsa_jax.pictures.clip_figure import check_picture
 
     if args.json and (args.json.is_dir() or not args.json.absolute().parent.is_dir()):
         raise ValueError(
@@ -173,7 +172,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints predictions, and writes the requested files. Returns the exit status: 1 if a video failed."""
+    """Print predictions, and write the requested files. Return the exit status: 1 if a video failed."""
     args = _parse(argv)
     from rsa_jax.evaluation.inference import Predictor
     from rsa_jax.logs import setup_logging

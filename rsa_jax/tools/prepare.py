@@ -1,12 +1,12 @@
-"""Prepares a data set: decodes videos and stores their frames for training.
+"""Prepare a data set: decode videos and store their frames for training.
 
-python -m rsa_jax.tools.prepare something_something_v2 --source DIR [--data_dir DIR]
-python -m rsa_jax.tools.prepare video_folder/my_videos --source DIR
+python -m rsa_jax prepare something_something_v2 --source DIR [--data_dir DIR]
+python -m rsa_jax prepare video_folder/my_videos --source DIR
 
 The same command resumes an interrupted preparation.
 """
 
-# Worker processes import this file, too. TensorFlow is imported in the functions, so that they do not load it.
+# Worker processes may import this file. TensorFlow is imported in the functions, so that they do not load it.
 import argparse
 import os
 import signal
@@ -14,18 +14,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rsa_jax.flags import Parser, at_least
+
 # Arguments of the tool itself; the others are options of a data set.
 _TOOL = ("name", "data_dir", "overwrite", "check")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     # Arguments that are not given are suppressed: the data set has its own defaults.
-    parser = argparse.ArgumentParser(
-        "rsa_jax.tools.prepare",
-        description=__doc__,
-        argument_default=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("prepare", __doc__, argument_default=argparse.SUPPRESS)
     add = parser.add_argument
     add(
         "name",
@@ -38,9 +35,12 @@ def _parser() -> argparse.ArgumentParser:
         "validation/ with such folders",
     )
     add("--data_dir", default="~/tensorflow_datasets", help="folder of prepared data sets (%(default)s)")
-    add("--check", action="store_true", default=False, help="report available and missing clips; write nothing")
-    add("--overwrite", action="store_true", default=False, help="replace the prepared data set")
-    add("--workers", type=int, default=os.cpu_count(), help="processes that decode (%(default)s)")
+    exclusive = parser.add_mutually_exclusive_group()
+    exclusive.add_argument(
+        "--check", action="store_true", default=False, help="report available and missing clips; write nothing"
+    )
+    exclusive.add_argument("--overwrite", action="store_true", default=False, help="replace the prepared data set")
+    add("--workers", type=at_least(1), default=os.cpu_count(), help="processes that decode (%(default)s)")
     stored = parser.add_argument_group("what is stored")
     add = stored.add_argument
     add("--height", type=int, help="frame height in pixels (240)")
@@ -76,8 +76,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(path: Path, options: dict[str, object]) -> int:
-    from rsa_jax.preparation.builder import quiet
     from rsa_jax.preparation.datasets import make_builder, make_config
+    from rsa_jax.preparation.store import quiet
 
     with quiet():
         builder = make_builder(path, make_config(path, **options, unpack=False))
@@ -92,8 +92,8 @@ def _check(path: Path, options: dict[str, object]) -> int:
 
 
 def _prepare(path: Path, name: str, data_dir: str, overwrite: bool, options: dict[str, object]) -> int:
-    from rsa_jax.preparation.builder import prepare
     from rsa_jax.preparation.datasets import make_builder, make_config
+    from rsa_jax.preparation.store import prepare
 
     config = make_config(path, **options)
     prepared = prepare(lambda: make_builder(path, config), path, overwrite=overwrite)
@@ -111,10 +111,10 @@ def _stop(signum: int, frame: object) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prepares or checks a data set. Returns the exit status: 0 on success, 130 if interrupted, else 1."""
+    """Prepare or check a data set. Return the exit status: 0 on success, 130 if interrupted, else 1."""
     args = _parser().parse_args(argv)
-    from rsa_jax.preparation.builder import PreparationError, data_path
     from rsa_jax.preparation.parallel import WorkerDiedError
+    from rsa_jax.preparation.store import PreparationError, data_path
 
     options = {name: value for name, value in vars(args).items() if name not in _TOOL}
     before = signal.signal(signal.SIGTERM, _stop)

@@ -1,12 +1,15 @@
-"""Prints what a workdir contains and how to view it: python -m rsa_jax.tools.summary --workdir DIR."""
+"""Print what a workdir contains and how to view it.
 
-import argparse
+python -m rsa_jax summary --workdir DIR
+"""
+
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from rsa_jax.errors import in_one_line
-from rsa_jax.training.checkpoints import read_config
+from rsa_jax.flags import Parser, folder
+from rsa_jax.training.workdir import read_config
 
 
 def summarize(workdir: Path) -> str:
@@ -24,15 +27,15 @@ def summarize(workdir: Path) -> str:
             f"({result['num_examples']} clips, step {result['step']})"
         )
     lines += [f"  checkpoints   {workdir / 'checkpoints'}", f"  TensorBoard   tensorboard --logdir {workdir}"]
-    lines += [f"  picture       {path}" for path in sorted(workdir.glob("*.png"))]
+    lines += [f"  image         {path}" for path in sorted(workdir.glob("*.png"))]
     lines += [f"  report        {path}" for path in workdir.glob("report.html")]
     return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints the summary."""
-    parser = argparse.ArgumentParser("rsa_jax.tools.summary", description=__doc__)
-    parser.add_argument("--workdir", type=Path, required=True, help="of a run")
+    """Print the summary."""
+    parser = Parser("summary", __doc__)
+    parser.add_argument("--workdir", type=folder, required=True, help="of a run")
     with in_one_line():
         print(summarize(parser.parse_args(argv).workdir))
 

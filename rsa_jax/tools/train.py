@@ -1,44 +1,55 @@
-"""Trains or evaluates: rsa-jax train --config configs/ssv2.py --workdir /ckpt [--mode eval] [--config.x=y ...]."""
+"""Train a network, resume training, or evaluate a checkpoint.
 
-from pathlib import Path
+python -m rsa_jax train --config configs/ssv2.py --workdir DIR [--mode eval] [--config.x=y ...]
+
+The same command resumes an interrupted training. main.py is the same program. With --multihost, the same command runs
+on every host; without the three flags behind it, JAX asks the cluster (Slurm, Open MPI, Kubernetes, TPU).
+"""
+
+import argparse
+from collections.abc import Sequence
 
 import jax
-from absl import app, flags, logging
+from absl import logging
 
 from rsa_jax.errors import in_one_line
-from rsa_jax.flags import CONFIG, parse
+from rsa_jax.evaluation.evaluator import evaluate_checkpoint
+from rsa_jax.flags import Parser, at_least, folder, parse_with_config
 from rsa_jax.logs import setup_logging
-from rsa_jax.preparation.builder import PreparationError
-from rsa_jax.training.loop import evaluate_checkpoint, train
+from rsa_jax.preparation.store import PreparationError
+from rsa_jax.training.loop import train
 from rsa_jax.training.run_log import NonFiniteLossError
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints, logs and results.")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train or resume training, or evaluate a checkpoint.")
-MULTIHOST = flags.DEFINE_bool(
-    "multihost", False, "This is one of several processes, one a host, all started by this command."
-)
-COORDINATOR = flags.DEFINE_string("coordinator", None, "With --multihost: host:port of the first process.")
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --multihost: how many there are.")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --multihost: which one this is, from 0.")
-flags.declare_key_flag("config")
-flags.mark_flags_as_required(["config", "workdir"])
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser("train", __doc__)
+    add = parser.add_argument
+    add("--workdir", type=folder, required=True, help="folder of checkpoints, logs and results")
+    add("--mode", choices=("train", "eval"), default="train", help="train or resume; or evaluate (%(default)s)")
+    hosts = parser.add_argument_group("several hosts")
+    add = hosts.add_argument
+    add("--multihost", action="store_true", help="this is one of several processes, one per host")
+    add("--coordinator", metavar="HOST:PORT", help="address of the first process")
+    add("--num_processes", type=at_least(1), help="number of processes")
+    add("--process_id", type=at_least(0), help="number of this process, from 0")
+    args = parse_with_config(parser, argv)
+    for name in ("coordinator", "num_processes", "process_id"):
+        if getattr(args, name) is not None and not args.multihost:
+            parser.error(f"--{name}: needs --multihost")
+    return args
 
 
-def main(argv: list[str]) -> None:
-    """Trains or evaluates, by the flags."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments: {argv[1:]}")
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train or evaluate."""
+    args = _parse(argv)
     setup_logging()
-    if MULTIHOST.value:  # without the three flags, JAX asks the cluster (Slurm, Open MPI, Kubernetes, TPU)
-        jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    if args.multihost:
+        jax.distributed.initialize(args.coordinator, args.num_processes, args.process_id)
     logging.info("JAX %s, %d devices: %s", jax.__version__, jax.device_count(), jax.devices()[0].device_kind)
-    workdir = Path(WORKDIR.value or "").expanduser()
+    run = train if args.mode == "train" else evaluate_checkpoint
     with in_one_line(PreparationError, NonFiniteLossError):
-        if MODE.value == "train":
-            train(CONFIG.value, workdir)
-        else:
-            evaluate_checkpoint(CONFIG.value, workdir)
+        run(args.config, args.workdir)
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    main()

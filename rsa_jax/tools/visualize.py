@@ -1,6 +1,6 @@
-"""Draws the kernels that layers compute for a query: in a clip, and in the same clip played backwards.
+"""Draw the kernels that layers compute for a query: in a clip, and in the same clip played backwards.
 
-python -m rsa_jax.tools.visualize (VIDEO | --index N) --workdir DIR [--workdir DIR ...] --out picture.png
+python -m rsa_jax visualize (VIDEO | --index N) --workdir DIR [--workdir DIR ...] --out image.png
     [--layer NAME|NUMBER] [--position FRAME,ROW,COLUMN] [--checkpoint best]
 
 The query is red and its window yellow. The rows below show, for some of the queries at that position, the temporal
@@ -17,12 +17,10 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 
@@ -30,130 +28,19 @@ from rsa_jax.errors import in_one_line, is_mistake
 from rsa_jax.evaluation.chunks import Reading, read_chunks, stored_as
 from rsa_jax.evaluation.scores import all_class_names
 from rsa_jax.files import printable
-from rsa_jax.input_pipeline.augmentation import square_crop, to_pixels
+from rsa_jax.flags import Parser, folder
+from rsa_jax.input_pipeline.augmentation import square_crop
 from rsa_jax.logs import setup_logging
-from rsa_jax.nn.network import TSNResNet
-from rsa_jax.nn.watch import Path as LayerPath
-from rsa_jax.nn.watch import layer_name, watch
-from rsa_jax.ops.windows import check_position
-from rsa_jax.pictures.clips import check_picture
+from rsa_jax.nn.watch import layer_name
+from rsa_jax.pictures.clip_figure import check_picture
 from rsa_jax.pictures.kernel_figure import Panel, draw_kernels
+from rsa_jax.pictures.kernel_panels import Position, choose_layer, make_panels
 from rsa_jax.precision import with_precision
-from rsa_jax.training.checkpoints import read_config, read_dataset
 from rsa_jax.training.models import load_model
-
-Position = tuple[int, int, int]
+from rsa_jax.training.workdir import read_config, read_dataset
 
 # Fields of `config.data` that networks in one figure must share: they determine what a network sees of a clip.
 SHARED_FIELDS = ("num_frames", "image_size", "eval_crop")
-
-
-@runtime_checkable
-class HasKernels(Protocol):
-    """A layer whose kernels can be drawn.
-
-    Attributes:
-        kernel_size: window size in frames, height and width; None: the whole feature map.
-    """
-
-    kernel_size: tuple[int, int, int] | None
-
-    def kernels(self, x: Float[Array, "B T H W C"], position: Position) -> dict[str, Float[Array, "B L t h w"]]:
-        """Kernels of the queries at a position, by name. The layer applies their sum."""
-
-
-def choose_layer(model: TSNResNet, wanted: str | None) -> tuple[LayerPath, HasKernels]:
-    """Path and layer by name or number; for None, the middle layer with kernels.
-
-    Raises:
-        ValueError: If there is no such layer.
-    """
-    layers = [(path, layer) for path, layer in nnx.iter_modules(model) if isinstance(layer, HasKernels)]
-    if not layers:
-        raise ValueError("the network holds no layer whose kernels can be drawn: of RSA or self-attention")
-    if wanted is None:
-        return layers[len(layers) // 2]
-    for number, (path, layer) in enumerate(layers):
-        if wanted in (str(number), layer_name(path)):
-            return path, layer
-    listing = ", ".join(f"{number} ({layer_name(path)})" for number, (path, _) in enumerate(layers))
-    raise ValueError(f"--layer: expected one of {listing}, got {wanted!r}")
-
-
-def clip_and_reverse(
-    model: TSNResNet, path: LayerPath, clip: Float[Array, "T S S 3"]
-) -> tuple[Float[Array, "2 K"], Float[Array, "2 T H W C"], Float[Array, "2 T H W C"]]:
-    """Logits of a clip and of its reverse, and a layer's input and output for both."""
-    graph, state = nnx.split(model)
-
-    @jax.jit
-    def run(state: nnx.State, clips: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        model: Any = nnx.merge(graph, state)
-        model.remat = False  # recorded values cannot leave a rematerialised block
-        seen = []
-        watch(model, path, lambda x, y: seen.append((x, y)))
-        return model(clips), *seen[0]
-
-    return run(state, jnp.stack([clip, clip[::-1]]))
-
-
-def strongest(output: Float[Array, "T H W C"]) -> Position:
-    """Position where the layer's output is largest in norm."""
-    norms = np.linalg.norm(np.asarray(output, np.float32), axis=-1)
-    frame, row, column = np.unravel_index(norms.argmax(), norms.shape)
-    return int(frame), int(row), int(column)
-
-
-def corresponding(position: Position, map_size: Sequence[int], other_size: Sequence[int]) -> Position:
-    """Position in a feature map of another size whose cell holds the centre of the given position's cell."""
-    sizes = zip(position, map_size, other_size, strict=True)
-    frame, row, column = ((2 * place + 1) * other // (2 * size) for place, size, other in sizes)
-    return frame, row, column
-
-
-def all_kernels(layer: HasKernels, x: Float[Array, "T H W C"], position: Position) -> dict[str, np.ndarray]:
-    """Kernels at a position, by name, `L t h w`; if there are several, "total" is their sum."""
-    kernels = {name: np.asarray(kernel[0], np.float32) for name, kernel in layer.kernels(x[None], position).items()}
-    return kernels | ({"total": np.sum(list(kernels.values()), axis=0)} if len(kernels) > 1 else {})
-
-
-def make_panels(
-    model: TSNResNet,
-    path: LayerPath,
-    layer: HasKernels,
-    clip: Float[Array, "T S S 3"],
-    position: Position | None,
-    map_size: tuple[int, int, int] | None = None,
-) -> tuple[list[Panel], Float[np.ndarray, "2 K"]]:
-    """Panels of a clip, and of the same clip and query played backwards.
-
-    Args:
-        model: in evaluation mode.
-        path: path of the layer.
-        layer: the layer.
-        clip: normalised clip.
-        position: query position in the original clip; None: where the layer's output is largest.
-        map_size: size of the feature map that `position` refers to; None: the layer's.
-
-    Returns:
-        The two panels, and the class probabilities of both clips.
-
-    Raises:
-        ValueError: If the position lies outside the feature map.
-    """
-    logits, inputs, outputs = clip_and_reverse(model, path, clip)
-    frames, height, width = size = inputs.shape[1:4]
-    counted_in = map_size or size
-    forward = strongest(outputs[0]) if position is None else position
-    check_position(forward, counted_in)
-    forward = corresponding(forward, counted_in, size)
-    backward = (frames - 1 - forward[0], *forward[1:])
-    seen = to_pixels(clip)
-    panels = [
-        Panel(pixels, (frames, height, width), place, layer.kernel_size, all_kernels(layer, x, place))
-        for x, pixels, place in zip(inputs, (seen, seen[::-1]), (forward, backward), strict=True)
-    ]
-    return panels, np.asarray(jax.nn.softmax(logits))
 
 
 def short_names(workdirs: Sequence[Path]) -> list[str]:
@@ -169,7 +56,7 @@ def short_names(workdirs: Sequence[Path]) -> list[str]:
 
 
 def check_same_clips(workdirs: Sequence[Path], configs: Sequence[ConfigDict]) -> None:
-    """Checks that all networks receive the same input for a clip.
+    """Check that all networks receive the same input for a clip.
 
     Raises:
         ValueError: If the configurations differ in one of `SHARED_FIELDS`.
@@ -180,24 +67,22 @@ def check_same_clips(workdirs: Sequence[Path], configs: Sequence[ConfigDict]) ->
             if found != expected:
                 raise ValueError(
                     f"data.{field} is {expected} in {workdirs[0]} but {found} in {workdir}; "
-                    "networks in one picture must see the same clip"
+                    "networks in one figure must see the same clip"
                 )
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "rsa_jax.tools.visualize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("visualize", __doc__)
     add = parser.add_argument
-    add("--workdir", type=Path, required=True, action="append", help="of a run; repeat it to compare networks")
-    add("--out", type=Path, required=True, help="picture to write; the extension says the format")
+    add("--workdir", type=folder, required=True, action="append", help="of a run; repeat it to compare networks")
+    add("--out", type=Path, required=True, help="image to write; the extension determines the format")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("video", nargs="?", metavar="VIDEO", type=Path, help="file or folder of frames")
     source.add_argument("--index", type=int, help="of a clip in the evaluation split of the first workdir")
     add("--layer", help="name or number, from 0, of a layer with kernels (the middle one of each network)")
     add("--position", type=_position, help="FRAME,ROW,COLUMN of the query in the layer's feature map (largest output)")
     add("--checkpoint", default="best", help="best, latest or a step, of each workdir (%(default)s)")
-    add("--data_dir", help="where the prepared data set lies now, if it has moved")
+    add("--data_dir", help="folder of prepared data sets, if it has moved")
     return parser.parse_args(argv)
 
 
@@ -249,7 +134,7 @@ class _Seen(NamedTuple):
 def _see(
     args: argparse.Namespace, workdir: Path, network: str, clip: Float[Array, "T S S 3"], first: Panel | None
 ) -> _Seen:
-    """Runs the network of a workdir. Its query is the one of `first`, the first network's panel, if given."""
+    """Run the network of a workdir. Its query is the one of `first`, the first network's panel, if given."""
     model = load_model(workdir, args.checkpoint)
     query = (first.position, first.map_size) if first else (args.position, None)
     try:
@@ -265,7 +150,7 @@ def _see(
 
 
 def draw_clip(args: argparse.Namespace) -> str:
-    """Draws the requested figure.
+    """Draw the requested figure.
 
     Returns:
         A description of the figure.
@@ -296,7 +181,7 @@ def draw_clip(args: argparse.Namespace) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Draws the figure."""
+    """Draw the figure."""
     args = _parse(argv)
     setup_logging()
     with in_one_line(RuntimeError):

@@ -54,7 +54,7 @@ def load_initial_weights(model: TSNResNet, config: ConfigDict, class_names: Sequ
     """Loads the weights of `config.init_from` in place, and logs their origin and which weights stay random.
 
     From a workdir, the weights of its best checkpoint, except for blocks whose transform has different weights there.
-    From a file of the published code (or of `rsa_jax.tools.convert`), all weights. From a torchvision file, the
+    From a file of the published code (or of `rsa-jax convert`), all weights. From a torchvision file, the
     weights outside of blocks with a transform. The classifier is loaded only from a workdir with the same class names:
     files do not name their classes.
 

@@ -52,7 +52,7 @@ def test_the_line_lies_inside_the_crop():
 
 
 def test_the_program_draws_them(tmp_path, data_dir):
-    command = [sys.executable, "-m", "rsa_jax.tools.browse", "--config=tests/tiny.py", "--clips=3"]
+    command = [sys.executable, "-m", "rsa_jax", "browse", "--config=tests/tiny.py", "--clips=3"]
     environment = os.environ | {"DATA_DIR": str(data_dir), "JAX_PLATFORMS": "cpu"}
     result = subprocess.run(
         [*command, f"--out={tmp_path / 'clips.png'}"], cwd=ROOT, env=environment, capture_output=True, text=True

@@ -10,7 +10,7 @@ import pytest
 
 from rsa_jax.evaluation.scores import load_scores, save_scores
 from rsa_jax.tools.combine import main
-from tests.training.test_scores import make_scores
+from tests.evaluation.test_scores import make_scores
 
 # Two models, each wrong about a different one of three videos, and unsure there.
 LABEL = [0, 1, 1]
@@ -79,7 +79,7 @@ def test_scores_of_something_else_are_refused(workdirs, tmp_path, changes, messa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["first"], "two models or more"),
+        (["first"], "at least two models"),
         (["first", "second", "--weights", "1"], "expected 2 positive numbers"),
         (["first", "second", "--weights", "1", "-1"], "expected 2 positive numbers"),
         (["first", "second", "--out", "scores.txt"], "ends in .npz"),

@@ -9,13 +9,14 @@ import sys
 import numpy as np
 import pytest
 
-from rsa_jax.evaluation.evaluator import Views
+from rsa_jax.evaluation.views import Views
 from rsa_jax.preparation.datasets import motion
 from rsa_jax.tools import convert
-from rsa_jax.training.checkpoints import Checkpoints, WorkdirError, read_dataset
+from rsa_jax.training.checkpoints import Checkpoints
+from rsa_jax.training.loop import make_run
 from rsa_jax.training.models import blank_model, load_model
-from rsa_jax.training.run import make_run
 from rsa_jax.training.state import split_model
+from rsa_jax.training.workdir import WorkdirError, read_dataset
 from rsa_jax.weights import read_state_dict, to_torch, write_state_dict
 from tests.test_main import ROOT
 from tests.weights.test_state_dict import assert_equal_models, drawn
@@ -44,7 +45,7 @@ def test_two_commands_evaluate_released_weights(released, tmp_path, data_dir):
     """The first command prints the second, whose result agrees with the model's."""
     path, config, model = released
     workdir = tmp_path / "a workdir"
-    said = run("-m", "rsa_jax.tools.convert", path, workdir, "--config", "tests/tiny.py", data_dir=data_dir)
+    said = run("-m", "rsa_jax", "convert", path, workdir, "--config", "tests/tiny.py", data_dir=data_dir)
     assert "bottlenecks (2,) (depth 50), width 16, 10 classes" in said
     assert "RSA in blocks ((1,),): num_queries 4, kernel_size (3, 5, 5), latent_dim channels per query" in said
     python, *command = shlex.split(said.splitlines()[-1])
@@ -58,12 +59,12 @@ def test_two_commands_evaluate_released_weights(released, tmp_path, data_dir):
     expected_run = make_run(config)
     params, batch_stats = split_model(model)
     state = expected_run.init()._replace(params=params, batch_stats=batch_stats)
-    expected = expected_run.score(state, Views()).metrics()
+    expected = expected_run.evaluator.score(state, Views()).metrics()
     assert result["num_examples"] == 32
     assert np.isfinite(result["loss"])
     np.testing.assert_allclose(result["loss"], expected["loss"], rtol=1e-5)
 
-    run("-m", "rsa_jax.tools.convert", workdir, tmp_path / "back.npz", data_dir=data_dir)
+    run("-m", "rsa_jax", "convert", workdir, tmp_path / "back.npz", data_dir=data_dir)
     back = read_state_dict(tmp_path / "back.npz")
     for name, array in to_torch(model).items():
         np.testing.assert_array_equal(back[name], array)
@@ -139,7 +140,7 @@ def test_a_conversion_that_fails_leaves_the_workdir_free(released, tmp_path, mon
 
 def test_a_file_of_weights_becomes_another(released, tmp_path, data_dir):
     path, _, model = released
-    run("-m", "rsa_jax.tools.convert", path, tmp_path / "other.npz", data_dir=data_dir)
+    run("-m", "rsa_jax", "convert", path, tmp_path / "other.npz", data_dir=data_dir)
     back = read_state_dict(tmp_path / "other.npz")
     for name, array in to_torch(model).items():
         np.testing.assert_array_equal(back[name], array)
@@ -149,3 +150,22 @@ def test_fields_of_the_command_are_those_that_the_file_has_other_values_for(conf
     config.model.rsa.latent_dim = 2
     fields = {"model": {"width": 8, "depth": 18, "rsa": {"latent_dim": None, "num_queries": 2}}}
     assert convert.changed_fields(config, fields) == {"model.depth": 18, "model.rsa.latent_dim": None}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["new.npz", "workdir"], "--config: required to create a workdir"),
+        (["new.npz", "workdir", "--config", "tests/tiny.py", "--checkpoint", "best"], "--checkpoint: does not apply"),
+        (["new.npz", "other.npz", "--config", "tests/tiny.py"], "--config: does not apply"),
+        (["new.npz", "other.npz", "--label_names", "names.txt"], "--label_names: does not apply"),
+        ([".", "other.npz", "--label_names", "names.txt"], "--label_names: does not apply"),
+        (["new.npz"], "the following arguments are required: TARGET"),
+    ],
+)
+def test_arguments_that_do_not_fit_together(arguments, message, monkeypatch, capsys, data_dir):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("DATA_DIR", str(data_dir))
+    with pytest.raises(SystemExit, match="^2$"):
+        convert.main(arguments)
+    assert message in capsys.readouterr().err

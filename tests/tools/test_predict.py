@@ -12,15 +12,16 @@ import pytest
 from flax import nnx
 from PIL import Image
 
+from rsa_jax.evaluation.evaluator import evaluate_checkpoint
 from rsa_jax.evaluation.inference import Predictor
 from rsa_jax.evaluation.scores import load_scores
+from rsa_jax.evaluation.views import View
 from rsa_jax.files import write_json
 from rsa_jax.input_pipeline import pipeline
+from rsa_jax.input_pipeline.dataset_info import load_info
 from rsa_jax.nn.network import create_model
 from rsa_jax.tools import predict, prepare, visualize
-from rsa_jax.training.loop import evaluate_checkpoint
 from rsa_jax.training.models import save_model
-from rsa_jax.training.step import View
 from tests.preparation.videos import moving_bar, write_video
 from tests.test_precision import products
 from tests.tiny import tiny_config
@@ -44,7 +45,7 @@ def evaluated(tmp_path_factory):
     config.model.num_classes, config.model.zero_init = 2, False
     config.eval.num_clips = 2
     save_model(create_model(config.model, rngs=nnx.Rngs(0)), config, root / "workdir", source="drawn")
-    write_json(root / "workdir" / "dataset.json", dataclasses.asdict(pipeline.load_info(config.data)))
+    write_json(root / "workdir" / "dataset.json", dataclasses.asdict(load_info(config.data)))
     evaluate_checkpoint(config, root / "workdir")
     return config, root / "workdir"
 
@@ -222,7 +223,7 @@ def test_numbers_are_checked(flag, capsys):
     assert f"{flag}: expected at least 1, got 0" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         predict.main(["video.mp4", "--workdir", "x", "--hop", "3"])
-    assert "--hop: needs --window" in capsys.readouterr().err
+    assert "--hop: needs --chunk" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):

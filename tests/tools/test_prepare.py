@@ -7,8 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from configs.common import get_config
 from rsa_jax.input_pipeline import pipeline
+from rsa_jax.input_pipeline.dataset_info import load_info
+from rsa_jax.settings import default_config
 from rsa_jax.tools import prepare
 from tests.preparation.videos import moving_bar, write_folder
 
@@ -22,7 +23,7 @@ def run(tmp_path, *args, name="video_folder/mine"):
 
 
 def data(tmp_path, name="video_folder/mine"):
-    data = get_config().data
+    data = default_config().data
     data.name, data.data_dir, data.num_frames = name, str(tmp_path / "data"), 3
     return data
 
@@ -37,7 +38,7 @@ def test_prepares_videos_and_reports_what_was_left_out(tmp_path, capsys):
     assert "train:" in printed.err  # the progress bar
 
     (tmp_path / "videos").rename(tmp_path / "gone")  # the source is no longer needed
-    info = pipeline.load_info(data(tmp_path))
+    info = load_info(data(tmp_path))
     assert info.class_names == ("run", "walk left")
     assert info.flip_pairs == ((1, 0),)
     assert sum(info.num_examples.values()) == 8
@@ -61,15 +62,15 @@ def test_prepared_data_is_kept_unless_overwritten(tmp_path, capsys):
     write_folder(tmp_path / "videos", {"a": 3, "b": 2})
     assert run(tmp_path, "--overwrite") == 0
     assert json.loads(metadata.read_text())["provenance"]["num_examples"] == {"train": 3, "validation": 2}
-    assert pipeline.load_info(data(tmp_path)).class_names == ("a", "b")
+    assert load_info(data(tmp_path)).class_names == ("a", "b")
 
 
 def test_data_sets_stand_side_by_side(tmp_path):
     write_folder(tmp_path / "videos", {"a": 2})
     assert run(tmp_path, name="video_folder") == 0
     assert run(tmp_path, "--quality", "50", name="video_folder/other") == 0
-    assert pipeline.load_info(data(tmp_path, "video_folder")).provenance["jpeg_quality"] == 90
-    assert pipeline.load_info(data(tmp_path, "video_folder/other")).provenance["jpeg_quality"] == 50
+    assert load_info(data(tmp_path, "video_folder")).provenance["jpeg_quality"] == 90
+    assert load_info(data(tmp_path, "video_folder/other")).provenance["jpeg_quality"] == 50
 
 
 @pytest.mark.parametrize("bad, message", [(2, "Split 'train': none of its"), (1, "fraction 0.250")])
@@ -101,13 +102,13 @@ def test_errors_in_words(tmp_path, capsys, args, message):
 
 def test_motion_by_the_command(tmp_path):
     assert prepare.main(["motion/tiny", "--data_dir", str(tmp_path / "data")]) == 0
-    assert pipeline.load_info(data(tmp_path, "motion/tiny")).num_examples["train"] == 64
+    assert load_info(data(tmp_path, "motion/tiny")).num_examples["train"] == 64
 
 
 def test_killed_preparation_leaves_nothing_that_looks_whole(tmp_path):
     write_folder(tmp_path / "videos", {"a": 60}, num_frames=60)
     home = tmp_path / "data/video_folder/mine"
-    command = [sys.executable, "-m", "rsa_jax.tools.prepare", "video_folder/mine", "--workers", "2"]
+    command = [sys.executable, "-m", "rsa_jax", "prepare", "video_folder/mine", "--workers", "2"]
     command += ["--source", str(tmp_path / "videos"), "--data_dir", str(tmp_path / "data")]
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment) as process:
@@ -116,12 +117,12 @@ def test_killed_preparation_leaves_nothing_that_looks_whole(tmp_path):
         process.kill()
     assert list(home.glob("unfinished.*"))
     assert not (home / "1.0.0").exists()
-    with pytest.raises(RuntimeError, match=r"rsa_jax\.tools\.prepare video_folder/mine"):
-        pipeline.load_info(data(tmp_path))
+    with pytest.raises(RuntimeError, match=r"rsa_jax prepare video_folder/mine"):
+        load_info(data(tmp_path))
 
     assert run(tmp_path) == 0
     assert [path.name for path in sorted(home.iterdir())] == [".lock", "1.0.0"]
-    assert sum(pipeline.load_info(data(tmp_path)).num_examples.values()) == 60
+    assert sum(load_info(data(tmp_path)).num_examples.values()) == 60
 
 
 def test_module_imports_no_tensorflow():

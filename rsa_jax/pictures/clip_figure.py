@@ -5,14 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
 
 # In inches: height of a frame, gap between frames, space above a title, height of a title line.
 FRAME, GAP, ABOVE, LINE = 1.1, 0.05, 0.12, 0.15
@@ -32,7 +29,7 @@ class Row(NamedTuple):
 
 
 def check_picture(path: Path, *formats: str) -> None:
-    """Checks the path of a figure before anything is computed for it.
+    """Check the path of a figure before anything is computed for it.
 
     Args:
         path: image file to write.
@@ -49,7 +46,7 @@ def check_picture(path: Path, *formats: str) -> None:
 
 
 def draw_rows(rows: Sequence[Row], out: Path) -> None:
-    """Draws rows of frames of equal height. A title that is wider than the widest row is wrapped.
+    """Draw rows of frames of equal height. A title that is wider than the widest row is wrapped.
 
     Args:
         rows: rows from top to bottom.
@@ -60,7 +57,7 @@ def draw_rows(rows: Sequence[Row], out: Path) -> None:
     titles = [textwrap.wrap(row.title, int(width / LETTER)) for row in rows]
     heights = [ABOVE + LINE * len(title) + FRAME for title in titles]
     size = np.array([width + 2 * GAP, sum(heights) + GAP])
-    figure = plt.figure(figsize=tuple(size))
+    figure = Figure(figsize=tuple(size))
     bottom = size[1]
     for row, row_widths, title, height in zip(rows, widths, titles, heights, strict=True):
         (x, y), left, bottom = (GAP, bottom - ABOVE) / size, GAP, bottom - height
@@ -72,7 +69,6 @@ def draw_rows(rows: Sequence[Row], out: Path) -> None:
             axes.set_axis_off()
             left += frame_width + GAP
     figure.savefig(out, dpi=150)
-    plt.close(figure)
 
 
 def annotate(
@@ -92,7 +88,7 @@ def annotate(
 
 
 def _draw_bars(title: str, shares: Sequence[tuple[str, float]]) -> UInt8[np.ndarray, "h w 3"]:
-    figure = plt.figure(figsize=(BARS_WIDTH / 100, HEIGHT / 100), dpi=100)
+    figure = Figure(figsize=(BARS_WIDTH / 100, HEIGHT / 100), dpi=100)
     title = textwrap.fill(title, 48, max_lines=3, placeholder="...")
     figure.text(0.04, 0.97, title, fontsize=7, va="top", parse_math=False)
     axes = figure.add_axes((0.04, 0.02, 0.92, 0.8))
@@ -104,13 +100,11 @@ def _draw_bars(title: str, shares: Sequence[tuple[str, float]]) -> UInt8[np.ndar
         axes.text(0.01, row, label, fontsize=8, va="center", parse_math=False)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()
-    plt.close(figure)
-    return pixels
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def save_animation(images: Sequence[UInt8[np.ndarray, "h w 3"]], out: Path) -> None:
-    """Writes images of equal size as a looping animation.
+    """Write images of equal size as a looping animation.
 
     Args:
         images: at least one image.
