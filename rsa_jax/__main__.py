@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     # TensorFlow reads its log level on import. JAX sets it to 1 on import, at which TensorFlow still prints.
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    # With oneDNN, TensorFlow prints a notice at every log level. It only reads data here, which oneDNN does not speed up.
+    # With oneDNN, TensorFlow prints a notice at every log level. It only reads data here, without oneDNN.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as `python -m` does: recipes import the folder of recipes

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import flags
+from etils import epath
 from ml_collections import ConfigDict, config_flags
+
+from rsa_jax.files import is_remote
 
 
 class Parser(argparse.ArgumentParser):
@@ -130,10 +133,17 @@ def _unquote(text: str) -> str:
 
 
 def folder(text: str) -> Path:
-    """Argument type: the path of a folder, which need not exist."""
+    """Argument type: the path of a folder on a file system, which need not exist."""
+    if not text or is_remote(text):
+        raise argparse.ArgumentTypeError(f"expected a folder on a file system, got {text!r}")
+    return Path(text).expanduser()
+
+
+def folder_or_url(text: str) -> epath.Path:
+    """Argument type: a path on a file system, or a URL of a bucket; it need not exist."""
     if not text:
         raise argparse.ArgumentTypeError("expected a folder, got ''")
-    return Path(text).expanduser()
+    return epath.Path(text) if is_remote(text) else epath.Path(text).expanduser()
 
 
 def at_least(minimum: int) -> Callable[[str], int]:

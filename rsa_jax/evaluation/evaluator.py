@@ -3,12 +3,12 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
+from etils import epath
 from jax.experimental import multihost_utils
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
@@ -26,12 +26,12 @@ from rsa_jax.training.mesh import make_mesh, on_mesh, replicated, split_batch, t
 from rsa_jax.training.models import restore_state
 from rsa_jax.training.state import ModelDefinition, PyTree, TrainState, define_model
 from rsa_jax.training.step import Batch
-from rsa_jax.training.workdir import check_dataset, check_same, learn_class_names, read_config
+from rsa_jax.training.workdir import check_dataset, check_same, learn_class_names, read_config, workdir_path
 
 EvalStep = Callable[[PyTree, PyTree, Batch, View], Batch]
 
 
-def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+def evaluate_checkpoint(config: ConfigDict, workdir: epath.PathLike) -> dict[str, Any]:
     """Evaluates the checkpoint `eval.checkpoint` of the workdir on the views of `config.eval`.
 
     Writes scores.npz, eval.json and report.html. Adds the data set's class names to a workdir without any.
@@ -39,6 +39,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     Raises:
         ValueError: the workdir holds no such checkpoint, or its network differs from `config.model`.
     """
+    workdir = workdir_path(workdir)
     evaluator, state = open_workdir(config, workdir, config.eval.checkpoint)
     config, info = evaluator.config, evaluator.info
     logging.info("Evaluating step %d on %s. Data preparation:\n%s", state.step, info.name, _as_text(info.provenance))
@@ -61,7 +62,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     return result
 
 
-def open_workdir(config: ConfigDict, workdir: Path, checkpoint: str) -> tuple["Evaluator", TrainState]:
+def open_workdir(config: ConfigDict, workdir: epath.PathLike, checkpoint: str) -> tuple["Evaluator", TrainState]:
     """An evaluator for a run, and the run's state at a checkpoint.
 
     Args:
@@ -73,6 +74,7 @@ def open_workdir(config: ConfigDict, workdir: Path, checkpoint: str) -> tuple["E
         WorkdirError: the workdir holds no such checkpoint, or its network differs.
         ValueError: a field of the configuration is invalid.
     """
+    workdir = workdir_path(workdir)
     check_config(config)
     saved, info = read_config(workdir), load_info(config.data, config.data.eval_split)
     config = with_classes(config, info)
@@ -133,9 +135,7 @@ class Evaluator:
         return Scores(*scores, self.info.class_names, origin)
 
 
-def make_evaluator(
-    model: ModelDefinition, config: ConfigDict, info: DatasetInfo, mesh: jax.sharding.Mesh
-) -> Evaluator:
+def make_evaluator(model: ModelDefinition, config: ConfigDict, info: DatasetInfo, mesh: jax.sharding.Mesh) -> Evaluator:
     """An evaluator. Nothing is compiled yet."""
     return Evaluator(config, info, mesh, jit_eval_step(model, config, mesh))
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 
 import jax
 import numpy as np
+from etils import epath
 from jaxtyping import Float, UInt8
 
 from rsa_jax.evaluation.chunks import Chunk, Reading, stored_as
@@ -14,7 +14,7 @@ from rsa_jax.evaluation.views import Views, make_predict
 from rsa_jax.precision import with_precision
 from rsa_jax.training.models import load_model
 from rsa_jax.training.state import define_model, split_model
-from rsa_jax.training.workdir import read_config, read_dataset
+from rsa_jax.training.workdir import read_config, read_dataset, workdir_path
 
 
 class Predictor:
@@ -32,7 +32,8 @@ class Predictor:
         WorkdirError: the workdir holds no such checkpoint.
     """
 
-    def __init__(self, workdir: Path, checkpoint: str = "best"):
+    def __init__(self, workdir: epath.PathLike, checkpoint: str = "best"):
+        workdir = workdir_path(workdir)
         config, dataset = read_config(workdir), read_dataset(workdir)
         self._views = Views.of(config)
         self._arrays = split_model(load_model(workdir, checkpoint))

@@ -4,12 +4,13 @@ Imports no JAX, so tools that only combine scores start at once.
 """
 
 import dataclasses
+import io
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 from jaxtyping import Float, Int
 
 from rsa_jax.files import complete
@@ -103,7 +104,7 @@ def average_views(logits: Float[np.ndarray, "V *N K"], average: str) -> Float[np
     return average_probabilities(log_softmax(logits))
 
 
-def save_scores(path: Path, scores: Scores) -> None:
+def save_scores(path: epath.Path, scores: Scores) -> None:
     """Writes the attributes of `Scores` to a .npz file, complete or not at all; `origin` is stored as JSON."""
     arrays = {
         "log_probabilities": scores.log_probabilities,
@@ -112,20 +113,22 @@ def save_scores(path: Path, scores: Scores) -> None:
         "class_names": np.array(scores.class_names, np.str_),
         "origin": np.array(json.dumps(scores.origin)),
     }
-    with complete(path) as partial, partial.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **arrays)
+    with complete(path) as partial:
+        partial.write_bytes(content.getvalue())
 
 
-def load_scores(path: Path) -> Scores:
+def load_scores(path: epath.Path) -> Scores:
     """Reads a file written by `save_scores`.
 
     Raises:
         ScoresError: there is no such file, or it is not a file of scores.
     """
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         raise ScoresError(f"{path}: no such file; main.py --mode eval writes it")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             return Scores(
                 file["log_probabilities"],
                 file["label"],

@@ -13,7 +13,7 @@ import numpy as np
 
 from rsa_jax.evaluation.scores import Scores, ScoresError, average_probabilities, load_scores, save_scores
 from rsa_jax.files import write_json
-from rsa_jax.flags import Parser
+from rsa_jax.flags import Parser, folder_or_url
 
 
 def combine(models: Sequence[Scores], paths: Sequence[Path], weights: Sequence[float]) -> Scores:
@@ -78,9 +78,9 @@ def metrics_table(rows: dict[str, dict[str, float]]) -> str:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("combine", __doc__)
     add = parser.add_argument
-    add("models", type=Path, nargs="+", help="workdirs that were evaluated, or files of scores")
+    add("models", type=folder_or_url, nargs="+", help="workdirs that were evaluated, or files of scores")
     add("--weights", type=float, nargs="+", help="weight of each model (1)")
-    add("--out", type=Path, help="file for the combined scores, .npz; the metrics go beside it, as .json")
+    add("--out", type=folder_or_url, help="file for the combined scores, .npz; the metrics go beside it, as .json")
     args = parser.parse_args(argv)
     args.weights = args.weights or [1.0] * len(args.models)
     args.paths = [path / "scores.npz" if path.is_dir() else path for path in args.models]

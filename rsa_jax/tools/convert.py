@@ -23,7 +23,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from rsa_jax.errors import in_one_line
-from rsa_jax.flags import Parser, parse_with_config
+from rsa_jax.flags import Parser, folder_or_url, parse_with_config
 from rsa_jax.logs import setup_logging
 from rsa_jax.nn.network import STAGE_SIZES, count_parameters
 from rsa_jax.training.models import blank_model, load_model, save_model
@@ -140,8 +140,8 @@ def _parse(argv: Sequence[str] | None) -> tuple[Callable[[argparse.Namespace], N
     """The requested conversion and the arguments, which are checked to be of use in it."""
     parser = Parser("convert", __doc__)
     add = parser.add_argument
-    add("source", type=_path, metavar="SOURCE", help=f"file of weights ({', '.join(FORMATS)}) or workdir")
-    add("target", type=_path, metavar="TARGET", help="file of weights or workdir to write")
+    add("source", type=folder_or_url, metavar="SOURCE", help=f"file of weights ({', '.join(FORMATS)}) or workdir")
+    add("target", type=folder_or_url, metavar="TARGET", help="file of weights or workdir to write")
     add("--checkpoint", help="of a workdir that is converted: best, latest or a step (best)")
     add("--label_names", type=_path, metavar="FILE", help="class names of a new workdir: .txt, .json or .csv")
     args = parse_with_config(parser, argv, required=False)

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from rsa_jax.errors import in_one_line
 from rsa_jax.evaluation.evaluator import open_workdir
 from rsa_jax.evaluation.views import View
-from rsa_jax.flags import Parser, at_least, folder
+from rsa_jax.flags import Parser, at_least, folder_or_url
 from rsa_jax.pictures.clip_figure import Row, check_picture, draw_rows
 from rsa_jax.training.mesh import to_devices
 from rsa_jax.training.workdir import read_config
@@ -47,7 +47,7 @@ def draw_predictions(
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("gallery", __doc__)
     add = parser.add_argument
-    add("--workdir", type=folder, required=True, help="of a run")
+    add("--workdir", type=folder_or_url, required=True, help="of a run")
     add("--out", type=Path, required=True, help="image to write; the extension determines the format")
     add("--clips", type=at_least(1), default=10, help="number of clips, at most one batch (%(default)s)")
     add("--checkpoint", default="best", help="best, latest or a step (%(default)s)")

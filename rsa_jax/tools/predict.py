@@ -26,7 +26,7 @@ from jaxtyping import Float
 from rsa_jax.errors import in_one_line
 from rsa_jax.evaluation.chunks import Chunk, Reading, try_chunks
 from rsa_jax.files import printable, write_json
-from rsa_jax.flags import Parser, at_least, folder
+from rsa_jax.flags import Parser, at_least, folder_or_url
 from rsa_jax.preparation.parallel import WorkerDiedError, parallel_map
 from rsa_jax.preparation.sources import list_videos
 
@@ -132,7 +132,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("predict", __doc__)
     add = parser.add_argument
     add("videos", type=Path, nargs="+", metavar="VIDEO", help="files, folders of frames, or folders of either")
-    add("--workdir", type=folder, required=True, help="of a run")
+    add("--workdir", type=folder_or_url, required=True, help="of a run")
     add("--checkpoint", default="best", help="best, latest or a step (%(default)s)")
     add("--top", type=at_least(1), default=5, help="number of classes to print (%(default)s)")
     add("--json", type=Path, help="JSON file for the predictions")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rsa_jax.errors import in_one_line
-from rsa_jax.flags import Parser, folder
+from rsa_jax.flags import Parser, folder_or_url
 from rsa_jax.training.workdir import read_config
 
 
@@ -35,7 +35,7 @@ def summarize(workdir: Path) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the summary."""
     parser = Parser("summary", __doc__)
-    parser.add_argument("--workdir", type=folder, required=True, help="of a run")
+    parser.add_argument("--workdir", type=folder_or_url, required=True, help="of a run")
     with in_one_line():
         print(summarize(parser.parse_args(argv).workdir))
 

@@ -14,7 +14,7 @@ from absl import logging
 
 from rsa_jax.errors import in_one_line
 from rsa_jax.evaluation.evaluator import evaluate_checkpoint
-from rsa_jax.flags import Parser, at_least, folder, parse_with_config
+from rsa_jax.flags import Parser, at_least, folder_or_url, parse_with_config
 from rsa_jax.logs import setup_logging
 from rsa_jax.preparation.store import PreparationError
 from rsa_jax.training.loop import train
@@ -24,7 +24,7 @@ from rsa_jax.training.run_log import NonFiniteLossError
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("train", __doc__)
     add = parser.add_argument
-    add("--workdir", type=folder, required=True, help="folder of checkpoints, logs and results")
+    add("--workdir", type=folder_or_url, required=True, help="folder of checkpoints, logs and results")
     add("--mode", choices=("train", "eval"), default="train", help="train or resume; or evaluate (%(default)s)")
     hosts = parser.add_argument_group("several hosts")
     add = hosts.add_argument

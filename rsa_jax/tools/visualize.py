@@ -28,7 +28,7 @@ from rsa_jax.errors import in_one_line, is_mistake
 from rsa_jax.evaluation.chunks import Reading, read_chunks, stored_as
 from rsa_jax.evaluation.scores import all_class_names
 from rsa_jax.files import printable
-from rsa_jax.flags import Parser, folder
+from rsa_jax.flags import Parser, folder_or_url
 from rsa_jax.input_pipeline.augmentation import square_crop
 from rsa_jax.logs import setup_logging
 from rsa_jax.nn.watch import layer_name
@@ -74,7 +74,7 @@ def check_same_clips(workdirs: Sequence[Path], configs: Sequence[ConfigDict]) ->
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("visualize", __doc__)
     add = parser.add_argument
-    add("--workdir", type=folder, required=True, action="append", help="of a run; repeat it to compare networks")
+    add("--workdir", type=folder_or_url, required=True, action="append", help="of a run; repeat it to compare networks")
     add("--out", type=Path, required=True, help="image to write; the extension determines the format")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("video", nargs="?", metavar="VIDEO", type=Path, help="file or folder of frames")

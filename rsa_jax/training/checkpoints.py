@@ -1,13 +1,13 @@
 """Checkpoints of a run."""
 
-from pathlib import Path
-
 import orbax.checkpoint as ocp
+from etils import epath
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
+from rsa_jax.files import is_remote
 from rsa_jax.training.state import TrainState
-from rsa_jax.training.workdir import WorkdirError
+from rsa_jax.training.workdir import WorkdirError, workdir_path
 
 
 class Checkpoints:
@@ -16,7 +16,7 @@ class Checkpoints:
     Saves are asynchronous; a checkpoint appears under its name only when it is complete.
     """
 
-    def __init__(self, workdir: str | Path, config: ConfigDict):
+    def __init__(self, workdir: epath.PathLike, config: ConfigDict):
         keep = policies.AnyPreservationPolicy(
             [
                 policies.LatestN(config.keep_latest),
@@ -24,7 +24,8 @@ class Checkpoints:
             ]
         )
         options = ocp.CheckpointManagerOptions(preservation_policy=keep, best_fn=_top1, enable_async_checkpointing=True)
-        self.directory = Path(workdir).expanduser().absolute() / "checkpoints"
+        path = workdir_path(workdir)
+        self.directory = (path if is_remote(path) else path.absolute()) / "checkpoints"
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def save(self, state: TrainState, metrics: dict[str, float] | None = None) -> None:

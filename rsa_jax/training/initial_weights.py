@@ -1,19 +1,20 @@
 """Initial weights of a run, from a file or from another run."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from absl import logging
+from etils import epath
 from ml_collections import ConfigDict
 
 from rsa_jax.errors import is_mistake
+from rsa_jax.files import is_remote
 from rsa_jax.nn.network import TSNResNet
 from rsa_jax.training.models import load_model
 from rsa_jax.training.workdir import read_config, read_dataset
 from rsa_jax.weights import load_torch, read_state_dict
-from rsa_jax.weights.state_dict import is_torchvision
-from rsa_jax.weights.transfer import Place, copy_weights, differing_blocks, transform_blocks
+from rsa_jax.weights.state_dict import check_finite, is_torchvision
+from rsa_jax.weights.transfer import Place, copy_weights, differing_blocks, named_weights, transform_blocks
 
 # Values of `init_from` that are not paths: random weights, and a recipe that leaves the choice to the user.
 RANDOM, REQUIRED = "none", "required"
@@ -64,18 +65,22 @@ def load_initial_weights(model: TSNResNet, config: ConfigDict, class_names: Sequ
         class_names: class names in the order of the model's classes.
 
     Raises:
-        ValueError: `init_from` is "required", is neither a weights file nor a workdir, or does not fit the network.
+        ValueError: `init_from` is "required", is neither a weights file nor a workdir, does not fit the network, or
+            holds NaN or infinity.
         ImportError: it is a PyTorch file, and PyTorch is not installed.
     """
     require_initial_weights(config)
     if config.init_from == RANDOM:
         logging.info("Initial weights: random, seed %d (init_from=%s).", config.seed, RANDOM)
         return
-    path = Path(config.init_from).expanduser()
+    remote = is_remote(config.init_from)
+    path = epath.Path(config.init_from) if remote else epath.Path(config.init_from).expanduser()
     if not config.init_from or not path.exists():
         raise ValueError(
             f"init_from: expected a weight file, a workdir or {RANDOM!r}; no such file: {config.init_from!r}"
         )
+    if remote and not path.is_dir():
+        raise ValueError(f"init_from: a weight file must be on a file system; copy it first, got {config.init_from!r}")
     try:
         loaded = (_load_workdir if path.is_dir() else _load_file)(model, path, class_names)
     except ValueError as error:
@@ -95,7 +100,7 @@ def load_initial_weights(model: TSNResNet, config: ConfigDict, class_names: Sequ
         )
 
 
-def _load_file(model: TSNResNet, path: Path, class_names: Sequence[str]) -> _Loaded:
+def _load_file(model: TSNResNet, path: epath.Path, class_names: Sequence[str]) -> _Loaded:
     state_dict = read_state_dict(path)
     load_torch(model, state_dict, classifier=False)
     if is_torchvision(state_dict):
@@ -103,9 +108,10 @@ def _load_file(model: TSNResNet, path: Path, class_names: Sequence[str]) -> _Loa
     return _Loaded("a network of the published code", [], "random: a weight file does not name its classes")
 
 
-def _load_workdir(model: TSNResNet, path: Path, class_names: Sequence[str]) -> _Loaded:
+def _load_workdir(model: TSNResNet, path: epath.Path, class_names: Sequence[str]) -> _Loaded:
     """Loads the best checkpoint of a workdir."""
     source, names = load_model(path), read_dataset(path)["class_names"]
+    check_finite(named_weights(source))
     there, here = source.fc.out_features, model.fc.out_features
     reason = ""
     if names is None:

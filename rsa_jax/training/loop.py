@@ -1,15 +1,16 @@
 """Training, from a configuration to the last checkpoint: the loop around `rsa_jax.training.step`."""
 
+import contextlib
 import dataclasses
 import functools
 import signal
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import FrameType
 
 import jax
 import numpy as np
 from absl import logging
+from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
@@ -35,10 +36,10 @@ from rsa_jax.training.state import (
     split_model,
 )
 from rsa_jax.training.step import Batch, Metrics, abstract_batch, jit_train_step
-from rsa_jax.training.workdir import check_workdir, claim_workdir
+from rsa_jax.training.workdir import check_workdir, claim_workdir, locked, workdir_path
 
 
-def train(config: ConfigDict, workdir: Path) -> bool:
+def train(config: ConfigDict, workdir: epath.PathLike) -> bool:
     """Trains to the end of the run, from the latest checkpoint of the workdir if there is one.
 
     On SIGTERM or Ctrl-C, saves a checkpoint and returns. With several processes, only SIGTERM does this.
@@ -50,22 +51,20 @@ def train(config: ConfigDict, workdir: Path) -> bool:
         ValueError: the configuration is invalid, or the workdir belongs to another one.
         NonFiniteLossError: a loss is infinite or NaN. Nothing is saved after it.
     """
+    workdir = workdir_path(workdir)
     if not (workdir / "config.json").exists():  # before preparing the data set, which may take a day
         require_initial_weights(config)
     run = make_run(config)
     run.check()
     dataset = dataclasses.asdict(run.info)
     check_workdir(workdir, run.config, dataset)
-    checkpoints = Checkpoints(workdir, run.config.checkpoint)
-    try:
+    with locked(workdir), contextlib.closing(Checkpoints(workdir, run.config.checkpoint)) as checkpoints:
         state = _restore_or_init(run, checkpoints)
         claim_workdir(workdir, run.config, dataset)  # not earlier: a failure up to here leaves it unclaimed
         if int(state.step) >= run.num_steps:
             logging.info("Training is already complete (%d steps).", run.num_steps)
             return True
         return _train_steps(run, state, checkpoints, workdir)
-    finally:
-        checkpoints.close()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +175,7 @@ def make_run(config: ConfigDict) -> Run:
     )
 
 
-def _train_steps(run: Run, state: TrainState, checkpoints: Checkpoints, workdir: Path) -> bool:
+def _train_steps(run: Run, state: TrainState, checkpoints: Checkpoints, workdir: epath.Path) -> bool:
     config, step = run.config, int(state.step)
     logging.info("%s", describe_precision(config.model.dtype, config.matmul_precision))
     logging.info("%s", compare_rate(config.optimizer, config.batch_size))
@@ -204,10 +203,12 @@ def _train_steps(run: Run, state: TrainState, checkpoints: Checkpoints, workdir:
                     validation = run.evaluator.score(state, Views()).metrics()
                     log.write(step, {f"validation_{name}": value for name, value in validation.items()})
                     checkpoints.save(state, validation)
+                    log.flush()
                     pending.restart()
                 elif step % config.checkpoint.every_steps == 0 or stopping:
                     pending.check()
                     checkpoints.save(state)
+                    log.flush()
                 if stopping:
                     logging.info("Stopped by a signal; step %d is saved.", step)
                     break

@@ -2,10 +2,10 @@
 
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
@@ -14,7 +14,7 @@ from rsa_jax.training.checkpoints import Checkpoints
 from rsa_jax.training.mesh import make_mesh
 from rsa_jax.training.optimizer import make_optimizer
 from rsa_jax.training.state import TrainState, abstract_state, create_state, define_model, merge_model, split_model
-from rsa_jax.training.workdir import WorkdirError, claim_workdir, read_config
+from rsa_jax.training.workdir import WorkdirError, claim_workdir, read_config, workdir_path
 
 
 def blank_model(config: ConfigDict) -> TSNResNet:
@@ -28,7 +28,12 @@ def blank_model(config: ConfigDict) -> TSNResNet:
 
 
 def save_model(
-    model: TSNResNet, config: ConfigDict, workdir: Path, *, source: str, class_names: Sequence[str] | None = None
+    model: TSNResNet,
+    config: ConfigDict,
+    workdir: epath.PathLike,
+    *,
+    source: str,
+    class_names: Sequence[str] | None = None,
 ) -> None:
     """Creates a workdir whose only checkpoint, at step 0, is this model.
 
@@ -42,6 +47,7 @@ def save_model(
     Raises:
         WorkdirError: the workdir already holds a run.
     """
+    workdir = workdir_path(workdir)
     params, batch_stats = split_model(model)
     optimizer = make_optimizer(config.optimizer, lambda step: 0.0)
     state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params))
@@ -58,7 +64,7 @@ def save_model(
     claim_workdir(workdir, config, unknown | {"class_names": names, "provenance": {"weights": source}})
 
 
-def restore_state(workdir: Path, checkpoint: str) -> tuple[ConfigDict, TrainState]:
+def restore_state(workdir: epath.PathLike, checkpoint: str) -> tuple[ConfigDict, TrainState]:
     """The recorded configuration of a run, and its state at a checkpoint, replicated on all devices.
 
     Args:
@@ -68,6 +74,7 @@ def restore_state(workdir: Path, checkpoint: str) -> tuple[ConfigDict, TrainStat
     Raises:
         WorkdirError: the workdir holds no such checkpoint.
     """
+    workdir = workdir_path(workdir)
     config = read_config(workdir)
     if not (workdir / "checkpoints").is_dir():  # the manager would create the directory
         raise WorkdirError(f"{workdir} holds no checkpoint; train first")
@@ -80,7 +87,7 @@ def restore_state(workdir: Path, checkpoint: str) -> tuple[ConfigDict, TrainStat
         checkpoints.close()
 
 
-def load_model(workdir: Path, checkpoint: str = "best") -> TSNResNet:
+def load_model(workdir: epath.PathLike, checkpoint: str = "best") -> TSNResNet:
     """The model of a checkpoint, in evaluation mode. The workdir's configuration defines the network.
 
     The arguments and errors are those of `restore_state`.

@@ -4,15 +4,16 @@ Only this module imports clu and, through it, TensorFlow.
 """
 
 import json
+import tempfile
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
 from absl import logging
+from etils import epath
 
 from rsa_jax.extras import missing
-from rsa_jax.files import complete
+from rsa_jax.files import complete, is_remote, without_nan
 from rsa_jax.training.state import PyTree
 from rsa_jax.training.step import Metrics
 
@@ -29,24 +30,32 @@ class NonFiniteLossError(RuntimeError):
 class RunLog:
     """Writes the metrics of steps. Only the first process writes.
 
+    In a bucket, files cannot be appended to. The log is then kept in a temporary folder, and copied to the workdir with
+    every checkpoint: lines after the last checkpoint would be removed on resuming anyway.
+
     Args:
-        workdir: directory for TensorBoard events and metrics.jsonl.
+        workdir: folder for TensorBoard events and metrics.jsonl.
         first_step: step from which the run resumes. Lines of later steps, left by a killed run, are removed.
         num_steps: number of steps of the whole run.
         every_steps: steps between progress reports.
     """
 
-    def __init__(self, workdir: Path, *, first_step: int, num_steps: int, every_steps: int):
+    def __init__(self, workdir: epath.Path, *, first_step: int, num_steps: int, every_steps: int):
         self._main = jax.process_index() == 0
-        self._jsonl = workdir / "metrics.jsonl"
+        self._workdir = self._folder = workdir
+        if is_remote(workdir):
+            self._temporary = tempfile.TemporaryDirectory()
+            self._folder = epath.Path(self._temporary.name)
+        self._jsonl = self._folder / "metrics.jsonl"
         self._writer = metric_writers.create_default_writer(
-            str(workdir / "tensorboard"), just_logging=not self._main, asynchronous=True
+            str(self._folder / "tensorboard"), just_logging=not self._main, asynchronous=True
         )
         self._progress = periodic_actions.ReportProgress(
             num_train_steps=num_steps, every_steps=every_steps, every_secs=None, writer=None
         )
-        if self._main and self._jsonl.exists():
-            lines = [line for line in self._jsonl.read_text().splitlines() if _step(line) <= first_step]
+        if self._main and (workdir / "metrics.jsonl").exists():
+            text = (workdir / "metrics.jsonl").read_text()
+            lines = [line for line in text.splitlines() if _step(line) <= first_step]
             with complete(self._jsonl) as partial:
                 partial.write_text("".join(line + "\n" for line in lines))
 
@@ -55,15 +64,28 @@ class RunLog:
         self._writer.write_scalars(step, metrics)
         if self._main:
             with self._jsonl.open("a") as file:
-                file.write(json.dumps({"step": step, **metrics}) + "\n")
+                file.write(json.dumps(without_nan({"step": step, **metrics})) + "\n")
 
     def progress(self, step: int) -> None:
         """Reports the remaining time at intervals. Call it after every step."""
         self._progress(step)
 
+    def flush(self) -> None:
+        """Copies the log to a workdir in a bucket. On a file system, every line is there once it is written."""
+        self._writer.flush()
+        self._copy()
+
+    def _copy(self) -> None:
+        if self._main and self._folder != self._workdir:
+            for file in ("metrics.jsonl", *(f"tensorboard/{path.name}" for path in self._folder.glob("tensorboard/*"))):
+                if (self._folder / file).exists():
+                    (self._workdir / file).parent.mkdir(parents=True, exist_ok=True)
+                    (self._workdir / file).write_bytes((self._folder / file).read_bytes())
+
     def close(self) -> None:
         """Flushes and closes the writer."""
         self._writer.close()
+        self._copy()
 
 
 class PendingMetrics:

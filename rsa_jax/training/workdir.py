@@ -1,15 +1,19 @@
 """The record of a run in its workdir: config.json, and dataset.json of the data that it was trained on."""
 
+import contextlib
+import fcntl
 import json
-from collections.abc import Sequence
-from pathlib import Path
+import os
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 from absl import logging
+from etils import epath
 from ml_collections import ConfigDict
 
-from rsa_jax.files import write_json
+from rsa_jax.files import is_remote, write_json
 from rsa_jax.settings import default_config
 
 # Fields that may change when a run resumes, since its results do not depend on them.
@@ -37,7 +41,49 @@ class WorkdirError(ValueError):
     """A workdir that does not fit the request."""
 
 
-def check_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
+def workdir_path(path: epath.PathLike) -> epath.Path:
+    """The path of a workdir, checked: a folder, or a URL of a bucket (gs://, s3://).
+
+    Raises:
+        WorkdirError: no checkpoint can be written there and read again.
+    """
+    text = os.fspath(path)
+    if not re.fullmatch(r"(gs|s3)://[^/]+/.+|(?!\w+:/).+", text, re.DOTALL):
+        raise WorkdirError(f"workdir: expected a folder, gs://BUCKET/FOLDER or s3://BUCKET/FOLDER, got {text!r}")
+    unusable = sorted(set(text) & set("*?[\\"))  # Orbax merges its files by a glob pattern with the whole path
+    if unusable or not text.isprintable():
+        what = f"without {' '.join(unusable)}" if unusable else "of printable characters"
+        raise WorkdirError(f"workdir: expected a path {what}: checkpoints could not be read from it, got {text!r}")
+    if is_remote(text):
+        return epath.Path(text)
+    path = epath.Path(text).expanduser()
+    if path.exists() and not path.is_dir():
+        raise WorkdirError(f"workdir: expected a folder, got a file: {path}")
+    return path
+
+
+@contextlib.contextmanager
+def locked(workdir: epath.Path) -> Iterator[None]:
+    """Creates the workdir, and holds it for one training at a time.
+
+    The first process of a run holds the lock. The system frees the lock of a killed process. A bucket has no locks.
+
+    Raises:
+        WorkdirError: another process trains in the workdir.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    if is_remote(workdir) or jax.process_index() > 0:
+        yield
+        return
+    with (workdir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WorkdirError(f"{workdir}: another process is training in this workdir") from error
+        yield
+
+
+def check_workdir(workdir: epath.Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
     """Checks that a workdir is new or belongs to the same run and data.
 
     Args:
@@ -53,7 +99,7 @@ def check_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) ->
         check_dataset(workdir, dataset, ("class_names", "flip_pairs", "num_examples"))
 
 
-def claim_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
+def claim_workdir(workdir: epath.Path, config: ConfigDict, dataset: dict[str, Any]) -> None:
     """Writes config.json and dataset.json into a new workdir, or fills unknown fields of dataset.json in an old one."""
     if jax.process_index() > 0:
         return
@@ -66,7 +112,7 @@ def claim_workdir(workdir: Path, config: ConfigDict, dataset: dict[str, Any]) ->
         write_json(workdir / "config.json", config.to_dict())
 
 
-def learn_class_names(workdir: Path, data_name: str, class_names: Sequence[str]) -> None:
+def learn_class_names(workdir: epath.Path, data_name: str, class_names: Sequence[str]) -> None:
     """Writes class names into a workdir that has none, such as one of released weights.
 
     Args:
@@ -92,7 +138,7 @@ def learn_class_names(workdir: Path, data_name: str, class_names: Sequence[str])
         )
 
 
-def check_same(saved: ConfigDict, config: ConfigDict, workdir: Path, section: str = "") -> None:
+def check_same(saved: ConfigDict, config: ConfigDict, workdir: epath.Path, section: str = "") -> None:
     """Compares two configurations, or one section of them, in all fields but `FREE_FIELDS`.
 
     Raises:
@@ -113,7 +159,7 @@ def check_same(saved: ConfigDict, config: ConfigDict, workdir: Path, section: st
         )
 
 
-def check_dataset(workdir: Path, dataset: dict[str, Any], fields: Sequence[str]) -> None:
+def check_dataset(workdir: epath.Path, dataset: dict[str, Any], fields: Sequence[str]) -> None:
     """Compares the data set recorded in the workdir with the current one. Unknown fields (None) match anything.
 
     Raises:
@@ -128,7 +174,7 @@ def check_dataset(workdir: Path, dataset: dict[str, Any], fields: Sequence[str])
             )
 
 
-def read_config(workdir: Path) -> ConfigDict:
+def read_config(workdir: epath.Path) -> ConfigDict:
     """The configuration of the run in a workdir, with the fields of this version.
 
     A field that the run did not know has its default: a new field's default is the behaviour before it.
@@ -144,7 +190,7 @@ def read_config(workdir: Path) -> ConfigDict:
     return ConfigDict(_filled(content, default_config().to_dict()))
 
 
-def read_dataset(workdir: Path) -> dict[str, Any]:
+def read_dataset(workdir: epath.Path) -> dict[str, Any]:
     """The data set recorded in a workdir: `class_names` and more.
 
     Raises:
@@ -182,7 +228,7 @@ def _filled(content: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]
     return filled
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: epath.Path) -> dict[str, Any]:
     if not path.exists():
         raise WorkdirError(f"{path.parent} holds no run: {path.name} is missing")
     try:

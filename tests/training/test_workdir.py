@@ -1,6 +1,7 @@
 """The record of a run in its workdir: what it refuses, and what older ones mean."""
 
 import json
+import os
 
 import jax
 import pytest
@@ -9,6 +10,7 @@ from ml_collections import ConfigDict
 from configs import common
 from rsa_jax.settings import default_config
 from rsa_jax.training import workdir
+from rsa_jax.training.loop import train
 from rsa_jax.training.state import with_implementation
 from rsa_jax.training.workdir import (
     WorkdirError,
@@ -16,8 +18,10 @@ from rsa_jax.training.workdir import (
     check_workdir,
     claim_workdir,
     learn_class_names,
+    locked,
     read_config,
     read_dataset,
+    workdir_path,
 )
 
 DATASET = {"class_names": ("a", "b"), "flip_pairs": (), "num_examples": {"train": 5}}
@@ -164,3 +168,36 @@ def test_a_workdir_from_before_implementations_had_names(tmp_path):
     assert "form" not in read_config(tmp_path).model.rsa
     model = with_implementation(read_config(tmp_path).model, jax.devices()[0])
     assert model.implementation == "cpu"
+
+
+@pytest.mark.parametrize("name", ["lr[0.01]/a", "a*", "a?b", "a\\b", "a\nb", os.fsdecode(b"a\xff")])
+def test_a_name_that_checkpoints_could_not_be_read_from_is_refused(tmp_path, name):
+    with pytest.raises(WorkdirError, match=r"workdir: expected a path (without|of printable characters)"):
+        train(default_config(), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["gs://", "gs://bucket", "http://host/a", "gs:/bucket/a", "az://container/a"])
+def test_a_url_that_holds_no_workdir_is_refused(name):
+    with pytest.raises(WorkdirError, match="expected a folder, gs://BUCKET/FOLDER or s3://BUCKET/FOLDER, got"):
+        workdir_path(name)
+
+
+@pytest.mark.parametrize("name", ["a b", "ä", "a]b", "{a}", "a%20b", "a:b", "#", "~a", " ", "a=1,b='2'", "C:"])
+def test_other_names_are_taken_as_they_are(tmp_path, name):
+    assert str(workdir_path(tmp_path / name)) == str(tmp_path / name)
+    assert str(workdir_path("gs://bucket/runs/a")) == "gs://bucket/runs/a"
+
+
+def test_a_file_is_no_workdir(tmp_path):
+    (tmp_path / "a").write_text("")
+    with pytest.raises(WorkdirError, match=f"workdir: expected a folder, got a file: {tmp_path / 'a'}"):
+        train(default_config(), tmp_path / "a")
+
+
+def test_one_training_at_a_time(tmp_path):
+    refused = pytest.raises(WorkdirError, match="another process is training in this workdir")
+    with locked(workdir_path(tmp_path / "a")), refused, locked(workdir_path(tmp_path / "a")):
+        raise AssertionError
+    with locked(workdir_path(tmp_path / "a")):
+        pass

@@ -4,10 +4,10 @@ import dataclasses
 import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 from jaxtyping import Float
 from matplotlib.ticker import MaxNLocator
 
@@ -68,7 +68,7 @@ CHARTS: dict[str, tuple[tuple[str, str, float], ...]] = {
 }
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
+def read_records(path: epath.Path) -> list[dict[str, Any]]:
     """Records of a metrics.jsonl; none if there is no such file. Truncated lines are skipped."""
     records = []
     for line in path.read_text().splitlines() if path.exists() else []:

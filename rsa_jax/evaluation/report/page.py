@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from etils import epath
 from jaxtyping import Int, UInt8
 
 from rsa_jax.evaluation.report import charts
@@ -35,12 +36,12 @@ ReadClips = Callable[[Sequence[int]], UInt8[np.ndarray, "N T H W 3"]]
 
 
 def write_report(
-    path: Path,
+    path: epath.Path,
     scores: Scores,
     *,
     provenance: Mapping[str, Any],
     config: Mapping[str, Any],
-    metrics_path: Path,
+    metrics_path: epath.Path,
     read_clips: ReadClips,
 ) -> None:
     """Writes one self-contained HTML file, which needs no internet connection.
@@ -67,7 +68,8 @@ def write_report(
         "size": charts.SIZE,
     }
     with complete(path) as partial:
-        partial.write_text(environment.get_template("report.html.jinja").render(content), "utf-8", "backslashreplace")
+        page = environment.get_template("report.html.jinja").render(content)
+        partial.write_bytes(page.encode("utf-8", "backslashreplace"))
 
 
 def _content(scores: Scores, read_clips: ReadClips) -> dict[str, Any]:
