@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from rsa_jax.nn.network import STAGE_SIZES
+from rsa_jax.weights.state_dict import plain_name
 
 _BLOCK = re.compile(r"base_model\.layer(\d+)\.(\d+)\.")
 
@@ -31,7 +32,7 @@ def guess_model(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: If these are not the weights of such a network, or its RSA layers differ in their settings.
     """
-    shapes = {name.removeprefix("module."): tuple(value.shape) for name, value in state_dict.items()}
+    shapes = {plain_name(name): tuple(value.shape) for name, value in state_dict.items()}
     for name in ("base_model.conv1.weight", "base_model.layer1.0.conv1.weight", "new_fc.weight"):
         if name not in shapes:
             raise ValueError(f"not a network of the published code: {name} is missing among {_first(shapes)}")

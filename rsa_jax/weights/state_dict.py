@@ -1,5 +1,6 @@
 """Conversion between models and PyTorch state dicts of the published code and torchvision."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +14,9 @@ from rsa_jax.nn.network import TSNResNet
 from rsa_jax.weights.transfer import transform_blocks
 
 StateDict = dict[str, np.ndarray]
+
+# Prefixes of modules that hold the network: DataParallel, Lightning, OpenMMLab (whose classifier is head.fc), compile.
+_WRAPPERS = re.compile(r"(?:(?:module|model|backbone|net|_orig_mod)\.)*(?:head\.(?=fc\.))?")
 
 # PyTorch's batch count of each BatchNorm, which it does not use.
 COUNTER = "num_batches_tracked"
@@ -38,7 +42,7 @@ def load_torch(model: nnx.Module, state_dict: Mapping[str, Any], *, classifier: 
 
     Args:
         model: a network of `create_model` or an `RSA`.
-        state_dict: numpy arrays or torch tensors by name. A leading "module." of the names is removed.
+        state_dict: numpy arrays or torch tensors by name. Prefixes of wrappers ("module.", ...) are removed.
         classifier: whether to load the classifier; False for another set of classes.
 
     Raises:
@@ -119,25 +123,52 @@ def _unpublished(layer: Any) -> str:
     return f"RSA with {', '.join(settings)}" if settings else ""
 
 
+def plain_name(name: str) -> str:
+    """Name of a parameter without the prefixes of modules around the network: "module.", "model.", "backbone."."""
+    return _WRAPPERS.sub("", name, count=1)
+
+
 def as_arrays(state_dict: Mapping[str, Any]) -> StateDict:
-    """NumPy arrays by name, without a leading "module.", from arrays or torch tensors of any dtype and device.
+    """NumPy arrays by `plain_name`, from arrays or torch tensors of any dtype and device.
 
     Raises:
-        ValueError: If two names are equal without "module.", or a value is not an array.
+        ValueError: If two names are equal without their prefixes, or a value is not an array.
     """
     arrays: StateDict = {}
     for name, value in state_dict.items():
-        plain = name.removeprefix("module.")
+        plain = plain_name(name)
         if plain in arrays:
-            raise ValueError(f"duplicate name: {plain}, with and without 'module.'")
+            raise ValueError(f"duplicate name: {plain}, with several prefixes, one of them in {name}")
+        if getattr(value, "is_meta", False):
+            raise ValueError(
+                f"{name}: has a shape but no values (PyTorch's meta device): save a model with its weights"
+            )
         try:
             if hasattr(value, "detach"):
                 value = value.detach().cpu()
                 value = value.float() if str(value.dtype) == "torch.bfloat16" else value
             arrays[plain] = np.asarray(value)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{name}: cannot be converted to an array: {error}") from error
     return arrays
+
+
+def check_finite(arrays: Mapping[str, np.ndarray]) -> None:
+    """Check that all values are finite.
+
+    Raises:
+        ValueError: If any are NaN or infinite. The first tensors are named, and the values counted.
+    """
+    floating = {name: array for name, array in arrays.items() if jnp.issubdtype(array.dtype, jnp.inexact)}
+    counts = {name: int(np.sum(~np.isfinite(array))) for name, array in floating.items()}
+    affected = [name for name, count in counts.items() if count]
+    if affected:
+        first = ", ".join(f"{name} ({counts[name]:,} of {arrays[name].size:,})" for name in affected[:3])
+        raise ValueError(
+            f"NaN or infinite: {sum(counts.values()):,} of {sum(array.size for array in arrays.values()):,} values, "
+            f"in {len(affected)} of {len(arrays)} tensors: {first}"
+            f"{', ...' if len(affected) > 3 else ''}; training diverged, or the file is damaged"
+        )
 
 
 def without_counters(arrays: StateDict) -> StateDict:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from flax import nnx
 
 from rsa_jax.nn.layers import SpatialConv
@@ -53,6 +54,11 @@ def copy_weights(model: TSNResNet, source: TSNResNet, *, skip: list[Place], clas
         raise ValueError("the weights do not fit the network:\n  " + "\n  ".join(problems))
     for path, variable in target.items():
         variable[...] = given[path][...].astype(variable.dtype)
+
+
+def named_weights(model: nnx.Module) -> dict[str, np.ndarray]:
+    """Parameters and running statistics by dotted name."""
+    return {_name(path): np.asarray(variable[...]) for path, variable in _variables(model)}
 
 
 def _shapes(layer: nnx.Module) -> dict[Path, tuple[int, ...]]:

@@ -10,9 +10,8 @@ import pytest
 from flax import nnx
 
 from rsa_jax.nn import settings
-from rsa_jax.settings import default_config
 from rsa_jax.training.models import blank_model, load_model
-from rsa_jax.weights import load_torch, read_state_dict, to_torch, write_state_dict
+from rsa_jax.weights import load_torch, to_torch
 from tests import golden_files
 from tests.tools.test_convert import run
 
@@ -43,7 +42,7 @@ def test_released_checkpoint_evaluates_and_goes_back(torch, released, tmp_path, 
     workdir, back = tmp_path / "workdir", tmp_path / "back.pth.tar"
     small = ["--config.data.name=motion/tiny", f"--config.data.data_dir={data_dir}", "--config.data.image_size=64"]
     small += ["--config.data.num_frames=4", "--config.eval.batch_size=16"]
-    command = ["-m", "rsa_jax.tools.convert", released, workdir, "--config", "configs/ssv1.py", *small]
+    command = ["-m", "rsa_jax", "convert", released, workdir, "--config", "configs/ssv1.py", *small]
     said = run(*command, data_dir=data_dir)
     run(*shlex.split(said.splitlines()[-1])[1:], data_dir=data_dir)
     assert json.loads((workdir / "eval.json").read_text())["num_examples"] == 32
@@ -54,7 +53,7 @@ def test_released_checkpoint_evaluates_and_goes_back(torch, released, tmp_path, 
     published = golden_files.arrays("network")[f"{CASE}/logits"]
     np.testing.assert_allclose(logits, published, rtol=0, atol=1e-4 * np.max(np.abs(published)))
 
-    run("-m", "rsa_jax.tools.convert", workdir, back, data_dir=data_dir)
+    run("-m", "rsa_jax", "convert", workdir, back, data_dir=data_dir)
     there, here = (torch.load(path, weights_only=True) for path in (released, back))
     assert there.keys() == here.keys()
     there, here = there["state_dict"], here["state_dict"]
@@ -96,19 +95,6 @@ def test_training_mode_moves_the_statistics_as_pytorch_does(torch):
     for name, tensor in theirs.state_dict().items():
         if "running" in name:
             np.testing.assert_allclose(ours[name], tensor.numpy(), rtol=1e-3, atol=1e-5, err_msg=name)
-
-
-def test_files_of_pytorch(torch, tmp_path):
-    path = tmp_path / "weights.pth"
-    torch.save({"module.a": torch.ones(2, dtype=torch.bfloat16), "epoch": 3}, path)
-    assert list(read_state_dict(path)) == ["a"]
-    write_state_dict(tmp_path / "a.safetensors", read_state_dict(path))
-    torch.save({"state_dict": default_config()}, path)
-    with pytest.raises(ValueError, match=r"weights.pth: cannot be read as .pth"):
-        read_state_dict(path)
-    path.write_bytes(b"nothing of PyTorch")
-    with pytest.raises(ValueError, match=r"weights.pth: cannot be read as .pth"):
-        read_state_dict(path)
 
 
 def test_bfloat16_tensors_are_loaded(torch):

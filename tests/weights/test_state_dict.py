@@ -158,7 +158,7 @@ def test_all_that_does_not_fit_is_listed_and_nothing_is_loaded():
 
 
 def test_a_name_that_stands_there_twice_is_refused():
-    with pytest.raises(ValueError, match=r"duplicate name: bn1.bias, with and without 'module.'"):
+    with pytest.raises(ValueError, match=r"duplicate name: bn1.bias, with several prefixes, one of them in bn1.bias"):
         load_torch(blank_model(model_config()), {"module.bn1.bias": np.zeros(2), "bn1.bias": np.zeros(2)})
 
 
