@@ -39,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         sys.path.insert(0, os.getcwd())  # as `python -m` does: recipes import the folder of recipes
     try:
         return importlib.import_module(f"rsa_jax.tools.{name}").main(rest)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
     except MissingPackageError as error:
         raise SystemExit(str(error)) from error
     except ModuleNotFoundError as error:

@@ -26,8 +26,12 @@ def complete(path: epath.Path) -> Iterator[epath.Path]:
         yield path
         return
     partial = path.with_name(f"{path.name}.partial")
-    yield partial
-    partial.replace(path)
+    try:
+        yield partial
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def printable(path: Path) -> str:

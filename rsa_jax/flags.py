@@ -80,9 +80,23 @@ def parse_with_config(parser: Parser, argv: Sequence[str] | None, required: bool
         parser.error(f"--config: {file}: get_config could not read a file, or returned no ConfigDict")
     # The file again, for the check whether it is required.
     args = parser.parse_args([*(["--config", file] if file is not None else []), *rest])
+    if file is not None:
+        _check(flag.value, file, parser)
     args.config, args.config_file = flag.value, file
     args.changes = config_flags.get_override_values(flag) if file is not None else {}
     return args
+
+
+def _check(config: ConfigDict, file: str, parser: Parser) -> None:
+    from rsa_jax.settings import check_config  # imports JAX, which programs without a configuration start without
+
+    try:
+        check_config(config)
+    except AttributeError as error:
+        start = "begin with rsa_jax.settings.default_config()"
+        parser.error(f"--config: {file}: there is no field {_unquote(str(error.args[0]))}; {start}")
+    except ValueError as error:
+        parser.error(f"--config: {error}")
 
 
 def _config_file(prog: str, words: Sequence[str]) -> str | None:

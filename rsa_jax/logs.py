@@ -4,7 +4,7 @@ import importlib.util
 import logging as std_logging
 from pathlib import Path
 
-from absl import logging
+from absl import flags, logging
 
 
 def setup_logging() -> None:
@@ -13,6 +13,7 @@ def setup_logging() -> None:
     Information of this project and of clu, warnings of other packages, and errors only of Orbax: it warns of every
     checkpoint that was saved without an evaluation, which is intended here.
     """
+    flags.FLAGS.mark_as_parsed()  # else absl warns that it logs before its flags are parsed; no program has any
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     handler = logging.get_absl_handler()

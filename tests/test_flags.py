@@ -9,10 +9,13 @@ from rsa_jax.flags import Parser, at_least, folder, parse_with_config
 CONFIG = """
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
+from rsa_jax.settings import default_config
 
 def get_config():
+    config = default_config()
     inner = ConfigDict({"size": 1, "window": (3, 3, 3)})
-    return ConfigDict({"rate": 0.5, "flip": False, "name": "a", "classes": placeholder(int), "inner": inner})
+    config.update({"rate": 0.5, "flip": False, "name": "a", "classes": placeholder(int), "inner": inner})
+    return config
 """
 
 
@@ -62,6 +65,13 @@ def test_fields_are_changed_in_all_ways(config):
         args.config.no_such_field = 1
 
 
+def test_a_configuration_without_the_fields_of_a_run(tmp_path, capsys):
+    path = tmp_path / "config.py"
+    path.write_text("import ml_collections\ndef get_config(): return ml_collections.ConfigDict({'seed': 1})")
+    start = "begin with rsa_jax.settings.default_config()"
+    assert refuse(capsys, f"--config={path}") == f"--config: {path}: there is no field batch_size; {start}"
+
+
 def test_without_a_configuration():
     args = parse("file", required=False)
     assert (args.source, args.config, args.config_file, args.changes) == ("file", None, None, {})
@@ -79,12 +89,13 @@ def test_without_a_configuration():
         (["--config.inner.window=(1,"], "--config.inner.window=(1,: Error while parsing string"),
         (["--config.flip=7"], "--config.flip=7: "),
         (["--config.rate"], "Missing value for flag --config.rate"),
+        (["--config.batch_size=0"], "--config: batch_size: expected at least 1, got 0"),
         (["--conf=x"], "unrecognized arguments: --conf=x"),
         (["--no_such_flag"], "unrecognized arguments: --no_such_flag"),
         (["--undefok=rate"], "unrecognized arguments: --undefok=rate"),
         (["--clips=0"], "argument --clips: expected at least 1, got 0"),
         (["--clips=x"], "argument --clips: expected an integer, got 'x'"),
-        (["--workdir", ""], "argument --workdir: expected a folder, got ''"),
+        (["--workdir", ""], "argument --workdir: expected a folder on a file system, got ''"),
     ],
 )
 def test_a_wrong_argument_is_one_line(config, capsys, words, message):

@@ -26,7 +26,14 @@ from rsa_jax.training.mesh import make_mesh, on_mesh, replicated, split_batch, t
 from rsa_jax.training.models import restore_state
 from rsa_jax.training.state import ModelDefinition, PyTree, TrainState, define_model
 from rsa_jax.training.step import Batch
-from rsa_jax.training.workdir import check_dataset, check_same, learn_class_names, read_config, workdir_path
+from rsa_jax.training.workdir import (
+    check_dataset,
+    check_same,
+    check_writable,
+    learn_class_names,
+    read_config,
+    workdir_path,
+)
 
 EvalStep = Callable[[PyTree, PyTree, Batch, View], Batch]
 
@@ -40,6 +47,7 @@ def evaluate_checkpoint(config: ConfigDict, workdir: epath.PathLike) -> dict[str
         ValueError: the workdir holds no such checkpoint, or its network differs from `config.model`.
     """
     workdir = workdir_path(workdir)
+    check_writable(workdir)
     evaluator, state = open_workdir(config, workdir, config.eval.checkpoint)
     config, info = evaluator.config, evaluator.info
     logging.info("Evaluating step %d on %s. Data preparation:\n%s", state.step, info.name, _as_text(info.provenance))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rsa_jax.errors import in_one_line
 from rsa_jax.evaluation.scores import Scores, ScoresError, average_probabilities, load_scores, save_scores
 from rsa_jax.files import write_json
 from rsa_jax.flags import Parser, folder_or_url
@@ -98,17 +99,15 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the metrics of each model and of their average, and write the scores and metrics of the average."""
     args = _parse(argv)
-    try:
+    with in_one_line():
         models = [load_scores(path) for path in args.paths]
         combined = combine(models, args.paths, args.weights)
-    except ScoresError as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from error
-    rows = {str(name): model.metrics() for name, model in zip(args.models, models, strict=True)}
-    print(metrics_table(rows | {"combined": combined.metrics()}))
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        save_scores(args.out, combined)
-        write_json(args.out.with_suffix(".json"), combined.metrics() | combined.origin)
+        rows = {str(name): model.metrics() for name, model in zip(args.models, models, strict=True)}
+        print(metrics_table(rows | {"combined": combined.metrics()}))
+        if args.out:
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            save_scores(args.out, combined)
+            write_json(args.out.with_suffix(".json"), combined.metrics() | combined.origin)
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def _parse(argv: Sequence[str] | None) -> tuple[Callable[[argparse.Namespace], N
     args = parse_with_config(parser, argv, required=False)
     if args.source.is_dir():
         conversion, needed = _out_of_workdir, {"checkpoint"}
-    elif args.target.suffix in FORMATS:
+    elif args.target.suffix.lower() in FORMATS:
         conversion, needed = _between_files, set()
     else:
         conversion, needed = _into_workdir, {"config", "label_names"}

@@ -64,7 +64,7 @@ def _parser() -> Parser:
     folder = parser.add_argument_group("video_folder")
     add = folder.add_argument
     add("--validation_fraction", type=float, help="fraction of every class used for validation, without lists (0.1)")
-    add("--split_seed", type=int, help="seed of the random validation split (0)")
+    add("--split_seed", type=at_least(0), help="seed of the random validation split (0)")
     add(
         "--flip_pairs",
         dest="flip_pair_names",

@@ -39,12 +39,23 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+def _join(args: argparse.Namespace) -> None:
+    """Join the processes of the other hosts."""
+    try:
+        jax.distributed.initialize(args.coordinator, args.num_processes, args.process_id)
+    except ValueError as error:
+        raise SystemExit(
+            f"--multihost: JAX found no cluster ({error}) Start this command under Slurm, Open MPI or Kubernetes or "
+            "on a TPU, or give --coordinator, --num_processes and --process_id."
+        ) from error
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Train or evaluate."""
     args = _parse(argv)
     setup_logging()
     if args.multihost:
-        jax.distributed.initialize(args.coordinator, args.num_processes, args.process_id)
+        _join(args)
     logging.info("JAX %s, %d devices: %s", jax.__version__, jax.device_count(), jax.devices()[0].device_kind)
     run = train if args.mode == "train" else evaluate_checkpoint
     with in_one_line(PreparationError, NonFiniteLossError):

@@ -36,7 +36,7 @@ from rsa_jax.training.state import (
     split_model,
 )
 from rsa_jax.training.step import Batch, Metrics, abstract_batch, jit_train_step
-from rsa_jax.training.workdir import check_workdir, claim_workdir, locked, workdir_path
+from rsa_jax.training.workdir import check_workdir, check_writable, claim_workdir, locked, workdir_path
 
 
 def train(config: ConfigDict, workdir: epath.PathLike) -> bool:
@@ -52,6 +52,7 @@ def train(config: ConfigDict, workdir: epath.PathLike) -> bool:
         NonFiniteLossError: a loss is infinite or NaN. Nothing is saved after it.
     """
     workdir = workdir_path(workdir)
+    check_writable(workdir)
     if not (workdir / "config.json").exists():  # before preparing the data set, which may take a day
         require_initial_weights(config)
     run = make_run(config)

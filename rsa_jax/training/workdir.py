@@ -57,9 +57,26 @@ def workdir_path(path: epath.PathLike) -> epath.Path:
     if is_remote(text):
         return epath.Path(text)
     path = epath.Path(text).expanduser()
-    if path.exists() and not path.is_dir():
-        raise WorkdirError(f"workdir: expected a folder, got a file: {path}")
+    existing = _existing(path)
+    if not existing.is_dir():
+        raise WorkdirError(f"workdir: expected a folder, got a file: {existing}")
     return path
+
+
+def check_writable(workdir: epath.Path) -> None:
+    """Checks before hours of computing that results can be written.
+
+    Raises:
+        WorkdirError: the workdir, or the folder that it would be created in, cannot be written to.
+    """
+    existing = _existing(workdir)
+    if not is_remote(workdir) and not os.access(existing, os.W_OK | os.X_OK):
+        raise WorkdirError(f"workdir: {existing} cannot be written to")
+
+
+def _existing(path: epath.Path) -> epath.Path:
+    """The path, or the nearest folder above it that exists."""
+    return next(place for place in (path, *path.parents) if is_remote(place) or place.exists() or place == place.parent)
 
 
 @contextlib.contextmanager

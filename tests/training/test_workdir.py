@@ -201,3 +201,10 @@ def test_one_training_at_a_time(tmp_path):
         raise AssertionError
     with locked(workdir_path(tmp_path / "a")):
         pass
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_workdir_that_cannot_be_written_to_is_refused_at_once(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(WorkdirError, match=f"workdir: {tmp_path} cannot be written to"):
+        train(default_config(), tmp_path / "a")
