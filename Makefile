@@ -3,6 +3,7 @@
 # make lint, make format   the linter and the type checker; their corrections
 # make test-torch   what compares with PyTorch, which it installs (CPU)
 # make test-package   the wheel, installed without the packages for training
+# make test-versions   imports, one layer and a tiny run with each Python at hand, and so with both versions of JAX
 # make compile-tpu, make compile-gpu   benchmarks by the compilers of chips that need not be there
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 DEMO := demo/motion
 RUN := $(BIN)/python main.py --config configs/motion.py --workdir $(DEMO) --config.data.data_dir=demo/data
 
-.PHONY: demo test test-torch lint format test-package compile-tpu compile-gpu
+.PHONY: demo test test-torch test-versions test-smoke lint format test-package compile-tpu compile-gpu
 
 demo: $(VENV)/installed
 	$(RUN)
@@ -42,6 +43,17 @@ format: $(VENV)/installed-dev
 # The wheel and the sdist in environments of their own, with the base package's requirements only.
 test-package: $(VENV)/installed
 	$(BIN)/python -m tests.package
+
+# Each Python has an environment of its own. requirements.txt has JAX 0.10 for 3.11, and JAX 0.11 for later ones.
+PYTHONS ?= python3.11 python3.12 python3.13
+
+test-versions:
+	for python in $(PYTHONS); do $(MAKE) test-smoke PYTHON=$$python VENV=.venv-$$python || exit 1; done
+
+test-smoke: $(VENV)/installed-dev
+	$(BIN)/python -c 'import sys, jax, flax; print("Python", sys.version.split()[0], "JAX", jax.__version__, "Flax", flax.__version__)'
+	$(BIN)/python -m pytest --numprocesses=0 tests/tools/test_imports.py tests/nn/test_golden.py \
+		tests/test_main.py -k "imports or golden or logs_evaluates_and_saves or counts_every_clip"
 
 test-torch: $(VENV)/installed-torch
 	$(BIN)/python -m pytest -m torch --numprocesses=0
