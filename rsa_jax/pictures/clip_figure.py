@@ -11,6 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from rsa_jax.pictures.fonts import families
+
 # In inches: height of a frame, gap between frames, space above a title, height of a title line.
 FRAME, GAP, ABOVE, LINE = 1.1, 0.05, 0.12, 0.15
 # Font size in points, and the width of its monospace letters in inches.
@@ -61,7 +63,7 @@ def draw_rows(rows: Sequence[Row], out: Path) -> None:
     bottom = size[1]
     for row, row_widths, title, height in zip(rows, widths, titles, heights, strict=True):
         (x, y), left, bottom = (GAP, bottom - ABOVE) / size, GAP, bottom - height
-        style = {"fontsize": FONT_SIZE, "family": "monospace", "color": row.colour, "va": "top"}
+        style = {"fontsize": FONT_SIZE, "family": families("monospace"), "color": row.colour, "va": "top"}
         figure.text(x, y, "\n".join(title), style, parse_math=False)
         for frame, frame_width in zip(row.frames, row_widths, strict=True):
             axes = figure.add_axes((*(left, bottom) / size, *(frame_width, FRAME) / size))
@@ -90,14 +92,14 @@ def annotate(
 def _draw_bars(title: str, shares: Sequence[tuple[str, float]]) -> UInt8[np.ndarray, "h w 3"]:
     figure = Figure(figsize=(BARS_WIDTH / 100, HEIGHT / 100), dpi=100)
     title = textwrap.fill(title, 48, max_lines=3, placeholder="...")
-    figure.text(0.04, 0.97, title, fontsize=7, va="top", parse_math=False)
+    figure.text(0.04, 0.97, title, fontsize=7, family=families("sans-serif"), va="top", parse_math=False)
     axes = figure.add_axes((0.04, 0.02, 0.92, 0.8))
     axes.set(xlim=(0, 1), ylim=(len(shares) - 0.5, -0.5))
     axes.set_axis_off()
     axes.barh(range(len(shares)), [share for _, share in shares], color="#9ec5f4")
     for row, (name, share) in enumerate(shares):
         label = f"{share:.1%}  {textwrap.shorten(name, 52, placeholder='...')}"
-        axes.text(0.01, row, label, fontsize=8, va="center", parse_math=False)
+        axes.text(0.01, row, label, fontsize=8, family=families("sans-serif"), va="center", parse_math=False)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

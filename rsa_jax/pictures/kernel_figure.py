@@ -13,6 +13,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from rsa_jax.pictures.fonts import families
+
 # In inches: widths of the captions on the left, of frames and kernels, and of the colour bars; line height; gap.
 NAMES, WIDTH, BAR, LINE, GAP = 1.2, 9.6, 0.85, 0.14, 0.08
 LARGEST_FRAME, LARGEST_SLICE, SMALLEST_ROW = 1.2, 0.45, 3 * LINE
@@ -226,6 +228,6 @@ def _wrap(text: str, width: float) -> list[str]:
 def _write(figure: Figure, left: float, top: float, lines: Sequence[str], **style: str) -> None:
     """Write lines in a monospace font."""
     width, height = figure.get_size_inches()
-    font = {"fontsize": FONT_SIZE, "family": "monospace", "va": "top"} | style
+    font = {"fontsize": FONT_SIZE, "family": families("monospace"), "va": "top"} | style
     for number, line in enumerate(lines):
         figure.text(left / width, 1 - (top + number * LINE) / height, line, font, parse_math=False)

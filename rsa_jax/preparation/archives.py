@@ -2,7 +2,9 @@
 
 import bz2
 import collections
+import errno
 import gzip
+import hashlib
 import io
 import json
 import lzma
@@ -24,6 +26,11 @@ _SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 # A part of a split tar file; parts are ordered by name: something-something-v2-00, frames.tar.gz.aa.
 _PART = re.compile(r"(?P<name>.+\.(?:tar|tgz|tar\.\w+)|.+(?=-\d))[-._](?P<part>\d{2,3}|[a-z]{2})")
 _COMPRESSED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+
+# Limit of the unpacked size: bytes, and factor to the size of the archive. Videos, images and lists stay far below.
+_SMALL, _MOST_EXPANSION = 1 << 28, 100
+_HEADER = 512  # bytes that count for even an empty file
+_RESERVE = 1 << 26  # bytes of the disk that stay free
 
 Archives = dict[str, list[pathlib.Path]]
 
@@ -55,6 +62,38 @@ class _Joined(io.RawIOBase):
         for file in self._files:
             file.close()
         super().close()
+
+
+class _TooLargeError(Exception):
+    """More would be unpacked than an archive of its size holds, or than fits on the disk."""
+
+
+class _Limited(io.RawIOBase):
+    """The unpacked stream of an archive, up to a number of bytes.
+
+    Raises:
+      _TooLargeError: When more is read.
+    """
+
+    def __init__(self, stream: IO[bytes], limit: int):
+        self._stream, self._limit, self._count = stream, limit, 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        content = self._stream.read(size)
+        self._count += len(content)
+        _check_size(self._count, self._limit)
+        return content
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise _TooLargeError(f"expected at most {limit:,} bytes in an archive of its size, got {size:,} or more")
+
+
+def _check_disk(size: int, folder: pathlib.Path) -> None:
+    free = shutil.disk_usage(folder).free - _RESERVE
+    if size > free:
+        raise _TooLargeError(f"the disk of {folder} has no room: {size:,} bytes are needed, {free:,} are left")
 
 
 def find_archives(root: pathlib.Path) -> Archives:
@@ -103,7 +142,7 @@ def unpack_all(archives: Archives, target: pathlib.Path) -> None:
     Files that an interrupted run has unpacked are kept. If the archives have changed since, unpacking starts again.
 
     Raises:
-      ArchiveError: If one is damaged, cut off, or not an archive.
+      ArchiveError: If one is damaged, cut off, not an archive, or too large; in the last case nothing stays unpacked.
     """
     outer, inner = target / "outer", target / "inner"
     record, state = target / "archives.json", [_state(path) for paths in archives.values() for path in paths]
@@ -129,40 +168,53 @@ def _state(path: pathlib.Path) -> list[str | int]:
 
 
 def _unpack(name: str, paths: Sequence[pathlib.Path], folder: pathlib.Path, target: pathlib.Path) -> None:
-    mark = target / f".{name.replace('/', '_')[-150:]}.unpacked"
+    mark = target / f".{hashlib.sha256(os.fsencode(name)).hexdigest()}.unpacked"
     if mark.exists():
         return
     total, title = sum(path.stat().st_size for path in paths), pathlib.Path(name).name
+    limit = max(_SMALL, _MOST_EXPANSION * total)
     try:
         with tqdm(desc=f"unpacking {title}", total=total, unit="B", unit_scale=True, mininterval=0.5) as progress:
             if name.lower().endswith(".zip"):
-                _unpack_zip(paths[0], folder, progress)
+                _unpack_zip(paths[0], folder, progress, limit)
             else:
-                _unpack_tar(paths, folder, progress)
+                _unpack_tar(paths, folder, progress, limit)
+    except _TooLargeError as error:
+        shutil.rmtree(target)
+        raise ArchiveError(f"{_title(paths)}: not unpacked: {error}") from error
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, zlib.error, lzma.LZMAError, RuntimeError) as error:
-        also = f" and its {len(paths) - 1} other parts" if len(paths) > 1 else ""
-        raise ArchiveError(f"{paths[0]}{also}: cannot be unpacked: {error}") from error
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            shutil.rmtree(target)  # a full disk stops other programs, too
+        raise ArchiveError(f"{_title(paths)}: cannot be unpacked: {error}") from error
     mark.touch()
 
 
-def _unpack_tar(paths: Sequence[pathlib.Path], folder: pathlib.Path, progress: tqdm) -> None:
+def _title(paths: Sequence[pathlib.Path]) -> str:
+    return f"{paths[0]}" + (f" and its {len(paths) - 1} other parts" if len(paths) > 1 else "")
+
+
+def _unpack_tar(paths: Sequence[pathlib.Path], folder: pathlib.Path, progress: tqdm, limit: int) -> None:
     with io.BufferedReader(_Joined(paths, progress), 1 << 20) as joined:
         # Decompressed here: in a stream, tarfile does not verify checksums.
         reader = _COMPRESSED.get(joined.peek(2)[:2])
-        plain: IO[bytes] = reader(joined) if reader else joined
+        plain: Any = _Limited(reader(joined) if reader else joined, limit)
         with tarfile.open(fileobj=plain, mode="r|") as archive:
             for member in archive:
                 if not _is_there(folder / member.name, member.size):
+                    _check_disk(member.size, folder)
                     archive.extract(member, folder, filter="data")
         rest = plain.read(1 << 20)
         while rest:  # to the end, where the checksum is
             rest = plain.read(1 << 20)
 
 
-def _unpack_zip(path: pathlib.Path, folder: pathlib.Path, progress: tqdm) -> None:
+def _unpack_zip(path: pathlib.Path, folder: pathlib.Path, progress: tqdm, limit: int) -> None:
     with zipfile.ZipFile(path) as archive:
+        # A file that is longer than declared is not read to its end.
+        _check_size(sum(member.file_size + _HEADER for member in archive.infolist()), limit)
         for member in archive.infolist():
             if not _is_there(folder / member.filename, member.file_size):
+                _check_disk(member.file_size, folder)
                 archive.extract(member, folder)
             progress.update(member.compress_size)
 

@@ -4,7 +4,8 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable
 
-from rsa_jax.preparation.video import Frame, VideoError, encode_jpeg, read_frames
+from rsa_jax.preparation.frame_folder import Frame
+from rsa_jax.preparation.video import VideoError, encode_jpeg, read_frames
 
 # Storage defaults: frame size in pixels, JPEG quality, and stride between the frames kept.
 HEIGHT, WIDTH, QUALITY, STRIDE = 240, 320, 90, 1
@@ -20,12 +21,14 @@ class Clip:
       source: video file, folder of frames, or a picklable function that returns the frames,
         already at the stored size.
       seconds: start and end within the video file, if the clip is only a part of it.
+      num_frames: number of frames that a list states, before `stride`.
     """
 
     id: str
     label: int
     source: str | Callable[[], Iterable[Frame]]
     seconds: tuple[float, float] | None = None
+    num_frames: int | None = None
 
     def __str__(self) -> str:
         return f"{self.id} ({self.source})"
@@ -36,7 +39,7 @@ def encode_clip(clip: Clip, size: tuple[int, int], quality: int, stride: int) ->
     try:
         if callable(clip.source):
             return encode_jpeg(itertools.islice(clip.source(), 0, None, stride), quality)
-        return encode_jpeg(read_frames(clip.source, size, clip.seconds, stride), quality)
+        return encode_jpeg(read_frames(clip.source, size, clip.seconds, stride, clip.num_frames), quality)
     except VideoError as error:
         return str(error)
     except Exception as error:  # one bad file must not stop the others

@@ -31,7 +31,7 @@ class Inventory:
 
     Attributes:
         splits: inventory of each split, by name.
-        extra: videos that no annotation names.
+        extra: paths that are not used, with the reason unless they are videos that no annotation names.
         archives: archives that were not opened.
     """
 
@@ -61,7 +61,7 @@ class Inventory:
             lines += _listing("classes without a clip", split.empty_classes, most)
             lines += _listing("missing", split.missing, most)
             lines += _listing("left out", [clip["reason"] for clip in split.left_out], most)
-        lines += _listing("videos that no annotation names", self.extra, most)
+        lines += _listing("not used", self.extra, most)
         lines += _listing("archives that were not opened", self.archives, most)
         # File names need not be valid UTF-8.
         return "\n".join(lines).encode(errors="backslashreplace").decode()

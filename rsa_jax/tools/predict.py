@@ -28,7 +28,7 @@ from rsa_jax.evaluation.chunks import Chunk, Reading, try_chunks
 from rsa_jax.files import printable, write_json
 from rsa_jax.flags import Parser, at_least, folder_or_url
 from rsa_jax.preparation.parallel import WorkerDiedError, parallel_map
-from rsa_jax.preparation.sources import list_videos
+from rsa_jax.preparation.sources import find_clips
 
 # Maximum number of chunks in the image of one video, and in the animation of all videos; more are subsampled evenly.
 MOST_ROWS = 24
@@ -47,8 +47,17 @@ class Prediction(NamedTuple):
 
 
 def find_paths(arguments: Sequence[Path]) -> list[Path]:
-    """Videos that the arguments name or contain, each once. An argument that contains none is kept as it is."""
-    return list(dict.fromkeys(video for path in arguments for video in list_videos(path) or [path]))
+    """Videos that the arguments name or contain, each once. An argument that contains none is kept as it is.
+
+    Files in a folder that are no videos are named on standard error.
+    """
+    found: list[Path] = []
+    for path in arguments:
+        videos, unused = find_clips(path) if path.is_dir() else ([path], [])
+        found += videos or [path]
+        for reason in unused:
+            print(f"Not used: {printable(Path(reason))}", file=sys.stderr)
+    return list(dict.fromkeys(found))
 
 
 def read_all_chunks(paths: Sequence[Path], reading: Reading, workers: int, failed: list[str]) -> Iterator[Chunk]:

@@ -26,13 +26,13 @@ def _parser() -> Parser:
     add = parser.add_argument
     add(
         "name",
-        help="something_something_v1, something_something_v2, diving48/v2 or /v1, finegym/gym99 or /gym288, "
-        "kinetics400, ucf101/split1 to 3, jester, video_folder/NAME_OF_YOUR_CHOICE, motion",
+        help="data set and, behind a slash, its variant, such as something_something_v2, diving48/v1 or "
+        "video_folder/my_videos; an unknown name lists all",
     )
     add(
         "--source",
-        help="folder of the videos, frames or archives; for video_folder: CLASS_NAME/CLIP, or train/ and "
-        "validation/ with such folders",
+        help="folder of the videos, frames or archives; for video_folder: CLASS_NAME/CLIP, or train/, "
+        "validation/ and test/ with such folders, any of them",
     )
     add("--data_dir", default="~/tensorflow_datasets", help="folder of prepared data sets (%(default)s)")
     exclusive = parser.add_mutually_exclusive_group()

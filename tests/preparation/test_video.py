@@ -1,15 +1,18 @@
+import io
 import json
 import os
 import pathlib
+import re
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from rsa_jax.preparation.clip import Clip, encode_clip
-from rsa_jax.preparation.sources import list_videos
-from rsa_jax.preparation.video import VideoError, decode_jpeg, encode_jpeg, frame_rate, natural_key, read_frames
-from tests.preparation.videos import moving_bar, turn_tag, write_video
+from rsa_jax.preparation.video import VideoError, decode_jpeg, encode_jpeg, frame_rate, read_frames
+from tests.preparation.videos import display_matrix, image_bytes, moving_bar, write_at, write_video, write_with_cover
 
 SIZE = (48, 64)
 
@@ -47,13 +50,6 @@ def test_one_frame(tmp_path):
     assert len(decode(write_video(tmp_path / "a.mp4", moving_bar(1), "libx264"))) == 1
 
 
-@pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_turns_by_the_rotation_tag(tmp_path, quarters):
-    frames = moving_bar(4)
-    path = turn_tag(write_video(tmp_path / "a.mp4", np.rot90(frames, quarters, (1, 2)), "libx264"), quarters)
-    assert np.abs(decode(path).astype(int) - frames).mean() < 12
-
-
 def test_truncated_file(tmp_path):
     path = write_video(tmp_path / "a.webm", moving_bar(40), "libvpx-vp9")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -80,12 +76,6 @@ def test_what_is_no_file_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "a.mp4")
     with pytest.raises(VideoError, match="neither a file nor a folder"):
         decode(tmp_path / "a.mp4")
-
-
-def test_a_folder_of_frames_has_no_parts(tmp_path):
-    Image.fromarray(moving_bar(1)[0]).save(tmp_path / "img_1.png")
-    with pytest.raises(VideoError, match="has no timestamps"):
-        list(read_frames(tmp_path, SIZE, (0, 1)))
 
 
 def test_damaged_packets_are_skipped(tmp_path):
@@ -125,26 +115,6 @@ def test_an_image_is_no_video(tmp_path):
         decode(tmp_path / "a.png")
 
 
-def test_frame_folder_in_natural_order(tmp_path):
-    for i in (10, 9, 1, 100):
-        Image.fromarray(np.full((10, 10, 3), i, np.uint8)).save(tmp_path / f"img_{i}.png")
-    (tmp_path / ".hidden.png").write_text("not an image")
-    (tmp_path / "notes.txt").write_text("not an image")
-    assert decode(tmp_path)[:, 0, 0, 0].tolist() == [1, 9, 10, 100]
-    (tmp_path / "img_2.png").write_bytes(b"")
-    with pytest.raises(VideoError, match=r"cannot be decoded after frame 1: frame img_2\.png"):
-        decode(tmp_path)
-
-
-def test_empty_frame_folder(tmp_path):
-    with pytest.raises(VideoError, match="no frame found"):
-        decode(tmp_path)
-
-
-def test_natural_key():
-    assert sorted(["b1", "a10", "a9", "10", "9", "a"], key=natural_key) == ["9", "10", "a", "a9", "a10", "b1"]
-
-
 def test_part_of_a_file(tmp_path):
     """Twelve frames per second; the time of a frame is when it appears."""
     frames = np.repeat(np.arange(0, 240, 5, dtype=np.uint8)[:, None, None, None], 3, 3).repeat(32, 1).repeat(32, 2)
@@ -158,6 +128,156 @@ def test_part_of_a_file(tmp_path):
         list(read_frames(path, SIZE, (3, 5)))
     with pytest.raises(VideoError, match=r"a\.mp4: no frame found from 4\.10 to 4\.20 s"):
         list(read_frames(path, SIZE, (4.1, 4.2)))
+
+
+@pytest.mark.parametrize(
+    "matrix, expected",
+    [
+        ((1, 0, 0, 1), lambda frames: frames),
+        ((-1, 0, 0, 1), lambda frames: frames[:, :, ::-1]),
+        ((1, 0, 0, -1), lambda frames: frames[:, ::-1]),
+        ((-1, 0, 0, -1), lambda frames: frames[:, ::-1, ::-1]),
+        ((0, 1, -1, 0), lambda frames: np.rot90(frames, -1, (1, 2))),
+        ((0, -1, 1, 0), lambda frames: np.rot90(frames, 1, (1, 2))),
+        ((0, 1, 1, 0), lambda frames: frames.swapaxes(1, 2)),
+        ((0, -1, -1, 0), lambda frames: frames.swapaxes(1, 2)[:, ::-1, ::-1]),
+    ],
+)
+def test_display_matrix(tmp_path, matrix, expected):
+    """Rotation and mirror; the matrix is (a, b, c, d) with column' = a column + c row, row' = b column + d row."""
+    frames = moving_bar(4, 48, 48)
+    path = display_matrix(write_video(tmp_path / "a.mp4", frames, "libx264"), *matrix)
+    assert np.abs(decode(path, (48, 48)).astype(int) - expected(frames)).mean() < 12
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_cover_art_is_not_the_film(tmp_path, first):
+    path = write_with_cover(tmp_path / "a.mp4", moving_bar(10), first=first)
+    assert len(decode(path)) == 10
+    assert frame_rate(path) == 12
+
+
+def test_music_with_a_cover_is_no_video(tmp_path):
+    path = write_with_cover(tmp_path / "song.mp4", moving_bar(0), first=True)
+    for read in (decode, frame_rate):
+        with pytest.raises(VideoError, match=r"song\.mp4: .*only an attached picture \(cover art\)"):
+            read(path)
+
+
+def archive(kind):
+    buffer = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(buffer, "w") as file:
+            file.writestr("a", b"film" * 500)
+    else:
+        with tarfile.open(fileobj=buffer, mode=f"w:{kind}") as file:
+            file.addfile(tarfile.TarInfo("a"))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("README.txt", b"Clips of the left class.\nOne each.\n" * 20, "text, not a video"),
+        ("release.nfo", b"a group presents\n", "text, not a video"),
+        ("a.mp4", archive("zip"), r"an archive \(zip\)"),
+        ("a.avi", archive("gz"), r"an archive \(gzip\)"),
+        ("a.mov", archive(""), r"an archive \(tar\)"),
+        ("a.srt", b"1\n00:00:00,000 --> 00:00:02,000\nHello\n\n", "no video stream"),
+        ("a.ico", image_bytes("ICO"), "an image, not a video"),
+        ("a.mp4", image_bytes("JPEG"), "an image, not a video"),
+        ("a.tiff", image_bytes("TIFF"), "an image, not a video"),
+        ("a.gif", image_bytes("GIF"), "an image, not a video"),
+    ],
+)
+def test_other_files_are_no_videos(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(VideoError, match=rf"{re.escape(name)}: cannot be decoded: .*{message}"):
+        decode(tmp_path / name)
+
+
+@pytest.mark.parametrize("brand, frames", [(b"isom", 3), (b"heic", None), (b"avif", None), (b"mif1", None)])
+def test_a_photo_in_the_container_of_a_film_is_no_video(tmp_path, brand, frames):
+    path = write_video(tmp_path / "a.mp4", moving_bar(3), "libx264")
+    path.write_bytes(path.read_bytes().replace(b"ftypisom", b"ftyp" + brand, 1))
+    if frames:
+        assert len(decode(path)) == frames
+        return
+    with pytest.raises(VideoError, match="an image, not a video"):
+        decode(path)
+
+
+def test_a_bare_stream_is_a_video_only_by_its_extension(tmp_path):
+    path = write_video(tmp_path / "a.m2v", moving_bar(12), "mpeg2video", "mpeg2video")
+    assert len(decode(path)) == 12
+    with pytest.raises(VideoError, match=r"notes\.dat: .*not a video by its extension"):
+        decode(path.rename(tmp_path / "notes.dat"))
+
+
+def test_a_gif_may_hold_its_last_frame(tmp_path):
+    images = [Image.fromarray(frame) for frame in moving_bar(10)]
+    images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:], duration=[100] * 9 + [3000])
+    assert len(decode(tmp_path / "a.gif")) == 10
+
+
+@pytest.mark.parametrize("name, codec", [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.webm", "libvpx-vp9")])
+@pytest.mark.parametrize("start", [0, 10])
+def test_held_frames_and_late_clocks(tmp_path, name, codec, start):
+    times = [start + time for time in (0, 0.1, 0.2, 0.3, 5, 5.1)]
+    path = write_at(tmp_path / name, moving_bar(len(times)), times, hold=4.0, codec=codec)
+    assert len(decode(path)) == len(times)
+    assert len(list(read_frames(path, SIZE, (0.05, 5.05)))) == 4
+
+
+def test_a_late_clock_hides_no_cut(tmp_path):
+    path = write_at(tmp_path / "a.mkv", moving_bar(40), [10 + i / 10 for i in range(40)], hold=0.1, codec="mjpeg")
+    assert len(decode(path)) == 40
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(VideoError, match=r"cut off: it ends at [12]\.\d+ of 4\.0\d s"):
+        decode(path)
+
+
+@pytest.mark.parametrize("every, fails", [(20, False), (2, True), (1, True)])
+def test_damaged_packets_count_as_missing(tmp_path, every, fails):
+    """Every `every`-th packet is overwritten."""
+    path = write_video(tmp_path / "a.avi", moving_bar(60), "mjpeg")
+    content = bytearray(path.read_bytes())
+    places = [match.start() for match in re.finditer(rb"00dc", bytes(content[: content.index(b"idx1")]))]
+    for place in places[::every][1:] if every > 1 else places:
+        size = int.from_bytes(content[place + 4 : place + 8], "little")
+        content[place + 8 : place + 8 + size] = bytes(size)
+    path.write_bytes(content)
+    if not fails:
+        assert 57 <= len(decode(path)) <= 60
+        return
+    with pytest.raises(VideoError, match=r"a\.avi: .*(damaged or encrypted: \d+ of \d+ frames|no frame found)"):
+        decode(path)
+
+
+def test_corrupt_frames_count_as_missing(tmp_path):
+    """Encrypted: the headers are legible, the content is noise; FFmpeg returns pictures that it marks as corrupt."""
+    rng = np.random.default_rng(0)
+    path = write_video(tmp_path / "a.h264", rng.integers(0, 255, (48, 48, 64, 3), np.uint8), "libx264", "h264")
+    assert len(decode(path)) == 48
+    units = re.split(rb"(?=\x00\x00\x01)", path.read_bytes())
+    for i, unit in enumerate(units):
+        if unit[3:4] and unit[3] & 31 == 1:  # a picture that refers to others
+            units[i] = unit[:20] + rng.integers(1, 255, max(len(unit) - 21, 0), np.uint8).tobytes() + unit[-1:]
+    path.write_bytes(b"".join(units))
+    with pytest.raises(VideoError, match=r"a\.h264: .*damaged or encrypted: [1-4]\d of 48 frames are corrupt"):
+        decode(path)
+
+
+@pytest.mark.parametrize("stated, fails", [(12, False), (11, False), (6, True), (30, True)])
+def test_the_number_of_frames_of_a_list(tmp_path, stated, fails):
+    path = write_video(tmp_path / "a.avi", moving_bar(12))
+    result = encode_clip(Clip("a", 0, str(path), num_frames=stated), SIZE, 90, 5)
+    if fails:
+        assert (
+            result == f"{path}: cannot be decoded after frame 3: expected {stated} frames, as the list states, got 12"
+        )
+    else:
+        assert len(result) == 3
 
 
 # Number of decoded frames; None if nothing can be decoded.
@@ -242,14 +362,3 @@ def test_jpeg_back_to_frames():
     decoded = decode_jpeg(encode_jpeg(frames, 95))
     assert decoded.shape == frames.shape
     assert np.abs(decoded.astype(int) - frames).mean() < 3
-
-
-def test_videos_of_a_folder(tmp_path):
-    paths = [tmp_path / name for name in ("b.mp4", "a/2.avi", "a/1.webm", "frames/1.jpg", "notes.txt", ".hidden.mp4")]
-    paths += [tmp_path / "frames/thumbs/notes.txt", tmp_path / "a/preview.jpg"]
-    for path in paths:
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
-    expected = [tmp_path / name for name in ("b.mp4", "a/1.webm", "a/2.avi", "frames")]
-    assert list_videos(tmp_path) == expected
-    assert list_videos(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]

@@ -1,10 +1,15 @@
 """Synthetic videos for the tests."""
 
+import io
 import pathlib
 import struct
+from collections.abc import Sequence
+from fractions import Fraction
 
 import av
 import numpy as np
+from av.stream import Disposition
+from PIL import Image
 
 
 def moving_bar(num_frames: int = 12, height: int = 48, width: int = 64) -> np.ndarray:
@@ -24,7 +29,8 @@ def write_video(
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file, av.open(file, "w", format=container or path.suffix[1:]) as output:
         stream = output.add_stream(codec, rate=12)
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         for frame in frames:
             output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
         output.mux(stream.encode())
@@ -39,15 +45,67 @@ def write_folder(root: pathlib.Path, classes: dict[str, int], num_frames: int = 
     return root
 
 
-def turn_tag(path: pathlib.Path, quarters: int) -> pathlib.Path:
-    """Writes a rotation by `quarters` * 90 degrees clockwise into the track header of an MP4 file."""
-    cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarters]
+def display_matrix(path: pathlib.Path, a: int, b: int, c: int, d: int) -> pathlib.Path:
+    """Writes a display matrix into an MP4 file: column' = a column + c row, row' = b column + d row."""
 
-    def matrix(a: int, b: int) -> bytes:
-        return struct.pack(">9i", a << 16, b << 16, 0, -b << 16, a << 16, 0, 0, 0, 1 << 30)
+    def matrix(a: int, b: int, c: int, d: int) -> bytes:
+        return struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
 
     content = path.read_bytes()
-    header = content.index(b"tkhd")
-    place = content.index(matrix(1, 0), header)
-    path.write_bytes(content[:place] + matrix(cos, sin) + content[place + 36 :])
+    place = content.index(matrix(1, 0, 0, 1), content.index(b"tkhd"))
+    path.write_bytes(content[:place] + matrix(a, b, c, d) + content[place + 36 :])
+    return path
+
+
+def image_bytes(kind: str) -> bytes:
+    """An image file in Pillow's format `kind`."""
+    buffer = io.BytesIO()
+    Image.fromarray(moving_bar(1)[0]).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def write_with_cover(path: pathlib.Path, frames: np.ndarray, *, first: bool) -> pathlib.Path:
+    """Encodes frames (none: a second of silence) as a file with cover art, as its first or last video stream."""
+    with av.open(str(path), "w") as output:
+        streams = {}
+        for name in ("cover", "film") if first else ("film", "cover"):
+            if name == "film" and not len(frames):
+                streams[name] = output.add_stream("aac", rate=44100)
+                continue
+            streams[name] = output.add_stream("mjpeg" if name == "cover" else "mpeg4", rate=12)
+            streams[name].height, streams[name].width = 48, 64
+            streams[name].pix_fmt = "yuvj420p" if name == "cover" else "yuv420p"
+        streams["cover"].disposition = Disposition.attached_pic
+        output.mux(streams["cover"].encode(av.VideoFrame.from_ndarray(moving_bar(1)[0], "rgb24")))
+        if len(frames):
+            content = [av.VideoFrame.from_ndarray(frame, "rgb24") for frame in frames]
+        else:
+            content = [av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono") for _ in range(43)]
+        for frame in content:
+            if not len(frames):
+                frame.sample_rate = 44100
+            output.mux(streams["film"].encode(frame))
+        output.mux(streams["film"].encode())
+    return path
+
+
+def write_at(
+    path: pathlib.Path, frames: np.ndarray, times: Sequence[float], *, hold: float, codec: str
+) -> pathlib.Path:
+    """Encodes frames shown at given times in seconds, the last one for `hold` seconds."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream(codec, rate=10)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        stream.codec_context.max_b_frames = 0
+        packets = []
+        for frame, time in zip(frames, times, strict=True):
+            image = av.VideoFrame.from_ndarray(frame, "rgb24")
+            image.pts, image.time_base = round(1000 * time), Fraction(1, 1000)
+            packets += stream.encode(image)
+        packets += stream.encode()
+        for packet, after in zip(packets, [*times[1:], times[-1] + hold], strict=True):
+            packet.duration = round(after / packet.time_base) - packet.pts
+            output.mux(packet)
     return path

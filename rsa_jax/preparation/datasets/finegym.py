@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from rsa_jax.preparation.datasets.lists import numbered_lines
 from rsa_jax.preparation.datasets.official import (
     Annotations,
     Listed,
@@ -14,7 +15,6 @@ from rsa_jax.preparation.datasets.official import (
     Place,
     bad_line,
     read_json,
-    read_lines,
 )
 
 # Element id: the YouTube id, which may contain - and _, then the seconds of the event and of the element.
@@ -78,11 +78,11 @@ class Finegym(OfficialBuilder):
     def read_class_names(self, annotations: Annotations) -> list[str]:
         """Names from lines `Clabel: 0; set: 1; Glabel: 1; (VT) round-off, ...`. Repeated names get the Glabel."""
         path = annotations.get(f"{self.builder_config.name}_categories.txt")
-        classes = []
-        for number, line in enumerate(read_lines(path)):
-            match = _CLASS.fullmatch(line)
-            if match is None or int(match[1]) != number:
-                raise bad_line(path, number + 1, line, f"'Clabel: {number}; set: ...; Glabel: ...; class name'")
+        classes: list[tuple[str, str]] = []
+        for number, line in numbered_lines(path):
+            match, label = _CLASS.fullmatch(line), len(classes)
+            if match is None or int(match[1]) != label:
+                raise bad_line(path, number, line, f"'Clabel: {label}; set: ...; Glabel: ...; class name'")
             classes.append((match[3], " ".join(match[2].split())))
         counts = collections.Counter(name for name, _ in classes)
         return [name if counts[name] == 1 else f"{name} ({global_label})" for name, global_label in classes]
@@ -99,10 +99,10 @@ class Finegym(OfficialBuilder):
 
     def _read_list_of_elements(self, path: pathlib.Path, events: dict[str, Any]) -> list[Listed]:
         clips = []
-        for number, line in enumerate(read_lines(path), 1):
-            element, _, label = line.rpartition(" ")
+        for number, line in numbered_lines(path):
+            element, *label = line.split()
             where = places(element, events)
-            if not (where and label.isdecimal()):
+            if not (where and len(label) == 1 and label[0].isdecimal()):
                 raise bad_line(path, number, line, "'VIDEO_E_000000_000000_A_0000_0000 class'")
-            clips.append(Listed(element, int(label), where))
+            clips.append(Listed(element, int(label[0]), where))
         return clips

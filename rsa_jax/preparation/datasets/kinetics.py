@@ -1,10 +1,12 @@
 """Kinetics-400: ten-second clips of human actions from YouTube, the usual pre-training data."""
 
 import csv
+import io
 import pathlib
 from collections.abc import Sequence
 from types import MappingProxyType
 
+from rsa_jax.preparation.datasets.lists import read_text
 from rsa_jax.preparation.datasets.official import Annotations, Listed, OfficialBuilder, Place
 from rsa_jax.preparation.store import PreparationError
 
@@ -14,20 +16,24 @@ _VALIDATION = ("kinetics-400_val.csv", "val.csv", "validate.csv", "kinetics_val.
 
 def read_table(path: pathlib.Path) -> list[tuple[str, str]]:
     """(class name, video name) of each row of a table with columns label, youtube_id, time_start and time_end."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = []
-        for number, row in enumerate(csv.DictReader(file), 2):
-            try:
-                start, end = int(row["time_start"]), int(row["time_end"])
-                rows.append((row["label"], f"{row['youtube_id']}_{start:06d}_{end:06d}"))
-            except (KeyError, TypeError, ValueError):
-                expected = "the columns label, youtube_id, time_start and time_end"
-                raise PreparationError(f"{path}, line {number}: expected {expected}, got {row!r}.") from None
+    text = read_text(path)
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    table, rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter), []
+    for row in table:
+        try:
+            start, end = int(row["time_start"]), int(row["time_end"])
+            rows.append((row["label"], f"{row['youtube_id']}_{start:06d}_{end:06d}"))
+        except (KeyError, TypeError, ValueError):
+            expected = "the columns label, youtube_id, time_start and time_end"
+            raise PreparationError(f"{path}, line {table.line_num}: expected {expected}, got {row!r}.") from None
     return rows
 
 
 class Kinetics400(OfficialBuilder):
-    """Files named YOUTUBE-ID_START_END (six digits of seconds each), in any folders."""
+    """Files named YOUTUBE-ID_START_END (six digits of seconds each), in any folders.
+
+    Below a folder named replacement, they replace the corrupt ones of the same name.
+    """
 
     name = "kinetics400"
     num_classes = 400

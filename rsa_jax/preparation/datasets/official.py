@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -12,8 +13,9 @@ from typing import Any, NamedTuple
 from rsa_jax.preparation.archives import ArchiveError, find_archives, unpack_all
 from rsa_jax.preparation.builder import ClipBuilder, ClipConfig
 from rsa_jax.preparation.clip import Clip
-from rsa_jax.preparation.datasets.video_folder import read_list, source_folder
-from rsa_jax.preparation.sources import find_file, find_videos
+from rsa_jax.preparation.datasets.lists import read_names, read_text
+from rsa_jax.preparation.datasets.video_folder import read_list, refuse_shared, source_folder
+from rsa_jax.preparation.sources import find_file, find_videos, flow_beside_frames
 from rsa_jax.preparation.store import PreparationError, unpacked_folder
 
 
@@ -44,11 +46,12 @@ class Place(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """A clip as the annotations list it. The first available place is used."""
+    """A clip as the annotations list it, with its number of frames if stated. The first available place is used."""
 
     id: str
     label: int
     places: tuple[Place, ...]
+    num_frames: int | None = None
 
 
 class Annotations:
@@ -92,11 +95,6 @@ class Annotations:
         return path
 
 
-def read_lines(path: pathlib.Path) -> list[str]:
-    """Non-empty lines of a text file with any line endings, without surrounding spaces."""
-    return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-
-
 def read_json(path: pathlib.Path) -> Any:
     """Contents of a JSON file.
 
@@ -104,7 +102,7 @@ def read_json(path: pathlib.Path) -> Any:
         PreparationError: If it is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(read_text(path))
     except ValueError as error:
         raise PreparationError(f"{path}: expected JSON: {error}.") from error
 
@@ -180,7 +178,7 @@ class OfficialBuilder(ClipBuilder):
         """The official names, or those of `label_names`."""
         label_names = self.builder_config.label_names
         with self._reading() as annotations:
-            names = read_lines(pathlib.Path(label_names)) if label_names else self.read_class_names(annotations)
+            names = read_names(pathlib.Path(label_names)) if label_names else self.read_class_names(annotations)
         where = label_names or annotations.last
         if len(names) != self.num_classes:
             raise PreparationError(f"{where}: expected {self.num_classes} class names, got {len(names)}.")
@@ -202,7 +200,10 @@ class OfficialBuilder(ClipBuilder):
             raise PreparationError("train_list and validation_list go together; one of them is missing.")
         lists = {"train": config.train_list, "validation": config.validation_list}
         return {
-            split: [Listed(clip.id, clip.label, (Place(str(clip.source)),)) for clip in self._read_list(path)]
+            split: [
+                Listed(clip.id, clip.label, (Place(str(clip.source)),), clip.num_frames)
+                for clip in self._read_list(path)
+            ]
             for split, path in lists.items()
         }
 
@@ -237,12 +238,14 @@ class OfficialBuilder(ClipBuilder):
             path = self._videos[0].get(place.name)
             # A folder of frames has no times by which to locate a part.
             if path and not (place.seconds and path.is_dir()):
-                return Clip(listed.id, listed.label, str(path), place.seconds)
+                return Clip(listed.id, listed.label, str(path), place.seconds, listed.num_frames)
         return None
 
     @functools.cached_property
     def _clips(self) -> dict[str, list[tuple[Listed, Clip | None]]]:
-        return {split: [(listed, self._clip(listed)) for listed in clips] for split, clips in self._listed.items()}
+        found = {split: [(listed, self._clip(listed)) for listed in clips] for split, clips in self._listed.items()}
+        refuse_shared({split: [clip for _, clip in clips if clip] for split, clips in found.items()})
+        return found
 
     def clips(self) -> dict[str, Sequence[Clip]]:
         """Clips with an available video, by split, in the order of the annotations."""
@@ -256,9 +259,19 @@ class OfficialBuilder(ClipBuilder):
         """Archives in the source, if they are not to be unpacked."""
         return [] if self.builder_config.unpack else list(find_archives(source_folder(self.builder_config.source)))
 
+    @functools.cached_property
+    def _flow(self) -> list[str]:
+        sources = {str(clip.source) for clips in self.clips().values() for clip in clips}
+        return [
+            flow
+            for source in sorted(sources)
+            if os.path.isdir(source)
+            for flow in flow_beside_frames(pathlib.Path(source))
+        ]
+
     def extra(self) -> list[str]:
-        """Videos that no split lists."""
-        return self._videos[1]
+        """Videos that no split lists, and optical flow beside frames."""
+        return self._videos[1] + self._flow
 
     @property
     def flip_pairs(self) -> Sequence[Sequence[int]]:  # type: ignore[override]

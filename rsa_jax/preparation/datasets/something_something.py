@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Sequence
 from types import MappingProxyType
 
+from rsa_jax.preparation.datasets.lists import numbered_lines, read_lines
 from rsa_jax.preparation.datasets.official import (
     Annotations,
     Listed,
@@ -11,7 +12,6 @@ from rsa_jax.preparation.datasets.official import (
     Place,
     bad_line,
     read_json,
-    read_lines,
 )
 from rsa_jax.preparation.store import PreparationError
 
@@ -31,7 +31,7 @@ def _listed(path: pathlib.Path, number: int, video: str, name: str, class_names:
 def read_table(path: pathlib.Path, class_names: Sequence[str]) -> list[Listed]:
     """Clips from a file of lines `id;class name`."""
     clips = []
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in numbered_lines(path):
         video, separator, name = line.partition(";")
         if not separator:
             raise bad_line(path, number, line, "'id;class name'")

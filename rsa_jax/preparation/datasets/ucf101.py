@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Sequence
 
+from rsa_jax.preparation.datasets.lists import numbered_lines
 from rsa_jax.preparation.datasets.official import (
     Annotations,
     Listed,
@@ -10,7 +11,6 @@ from rsa_jax.preparation.datasets.official import (
     OfficialConfig,
     Place,
     bad_line,
-    read_lines,
 )
 
 
@@ -32,12 +32,13 @@ class Ucf101(OfficialBuilder):
 
     def read_class_names(self, annotations: Annotations) -> list[str]:
         """Class names from lines `1 ApplyEyeMakeup`, which count from 1."""
-        path, names = annotations.get("classInd.txt"), []
-        for number, line in enumerate(read_lines(path), 1):
-            count, _, name = line.partition(" ")
-            if count != str(number) or not name:
-                raise bad_line(path, number, line, f"'{number} ClassName'")
-            names.append(name)
+        path = annotations.get("classInd.txt")
+        names: list[str] = []
+        for number, line in numbered_lines(path):
+            count, *name = line.split(maxsplit=1)
+            if count != str(len(names) + 1) or not name:
+                raise bad_line(path, number, line, f"'{len(names) + 1} ClassName'")
+            names += name
         return names
 
     def read_clips(self, annotations: Annotations, class_names: Sequence[str]) -> dict[str, list[Listed]]:
@@ -49,10 +50,10 @@ class Ucf101(OfficialBuilder):
 
 def _read(path: pathlib.Path, class_names: Sequence[str]) -> list[Listed]:
     clips = []
-    for number, line in enumerate(read_lines(path), 1):
-        file, _, label = line.partition(" ")
+    for number, line in numbered_lines(path):
+        file, *labels = line.split(maxsplit=1)
         name, _, video = file.partition("/")
-        if name not in class_names or label not in ("", str(class_names.index(name) + 1)):
+        if name not in class_names or labels not in ([], [str(class_names.index(name) + 1)]):
             raise bad_line(path, number, line, "'ClassName/clip.avi', and the number of that class if any")
         stem = pathlib.PurePosixPath(video).stem
         clips.append(Listed(stem, class_names.index(name), (Place(stem),)))

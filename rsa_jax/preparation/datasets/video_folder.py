@@ -2,17 +2,29 @@
 
 import dataclasses
 import functools
+import itertools
+import os
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rsa_jax.preparation.builder import ClipBuilder, ClipConfig
 from rsa_jax.preparation.clip import Clip
+from rsa_jax.preparation.datasets.lists import numbered_lines, read_names
+from rsa_jax.preparation.sources import find_clips, flow_beside_frames
 from rsa_jax.preparation.store import PreparationError
 
 Splits = dict[str, list[Clip]]
+
+
+class Found(NamedTuple):
+    """Class names, the clips of every split, and the paths in class folders that are no clips, with the reason."""
+
+    class_names: list[str]
+    splits: Splits
+    unused: list[str]
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -20,7 +32,7 @@ class VideoFolderConfig(ClipConfig):
     """Location of the videos and how they are split.
 
     Attributes:
-        source: folder of the videos. If it holds train/ and validation/ (or val/), these are the splits.
+        source: folder of the videos. If it holds train/, validation/ (or val/) or test/, these are the splits.
         train_list: list file of the training clips, lines of `path label` or `path num_frames label`.
         validation_list: list file of the validation clips.
         label_names: file of class names, line i for label i; only with lists.
@@ -53,19 +65,29 @@ def source_folder(source: str) -> pathlib.Path:
     return folder
 
 
-def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+def _folders(root: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _class_folders(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """Clips (files, or folders of frames) by class name, all sorted."""
-    classes = {folder.name: _visible(folder) for folder in _visible(root) if folder.is_dir()}
+def _class_folders(root: pathlib.Path) -> tuple[dict[str, list[pathlib.Path]], list[str]]:
+    """Clips (files, or folders of frames) by class name, all sorted; and the other paths, with the reason."""
+    classes, unused = {}, []
+    for folder in _folders(root):
+        if root.resolve().is_relative_to(folder.resolve()):
+            unused.append(f"{folder}: a link to a folder above")
+            continue
+        classes[folder.name], others = find_clips(folder)
+        unused += others
+        if not classes[folder.name]:
+            some = f", only {'; '.join(others[:5])}" if others else ""
+            raise PreparationError(f"Class folder {folder} holds no video and no folder of frames{some}.")
+        if classes[folder.name] == [folder]:
+            raise PreparationError(
+                f"Class folder {folder} holds images; expected videos, or a folder for the frames of each clip."
+            )
     if not classes:
         raise PreparationError(f"{root} holds no class folders; expected {root}/CLASS_NAME/CLIP.")
-    for name, clips in classes.items():
-        if not clips:
-            raise PreparationError(f"Class folder {root / name} is empty.")
-    return classes
+    return classes, unused
 
 
 def _clips(root: pathlib.Path, classes: dict[str, list[pathlib.Path]]) -> list[Clip]:
@@ -76,37 +98,47 @@ def _clips(root: pathlib.Path, classes: dict[str, list[pathlib.Path]]) -> list[C
     ]
 
 
-def split_by_folder(train: pathlib.Path, validation: pathlib.Path) -> tuple[list[str], Splits]:
-    """Class names and clips of two folders of class folders, which must hold the same classes."""
-    classes = {"train": _class_folders(train), "validation": _class_folders(validation)}
-    differing = sorted(classes["train"].keys() ^ classes["validation"].keys())
+def split_by_folder(folders: dict[str, pathlib.Path]) -> Found:
+    """Clips of folders of class folders, by split. They must hold the same classes."""
+    found = {split: _class_folders(folder) for split, folder in folders.items()}
+    classes = {split: by_name for split, (by_name, _) in found.items()}
+    every = {name for by_name in classes.values() for name in by_name}
+    differing = sorted(name for name in every if any(name not in by_name for by_name in classes.values()))
     if differing:
-        raise PreparationError(f"Classes in only one of {train} and {validation}: {', '.join(differing)}.")
-    splits = {
-        "train": _clips(train, classes["train"]),
-        "validation": _clips(validation, classes["validation"]),
-    }
-    return list(classes["train"]), splits
+        where = " and ".join(map(str, folders.values()))
+        raise PreparationError(f"Classes in only one of {where}: {', '.join(differing)}.")
+    splits = {split: _clips(folder, classes[split]) for split, folder in folders.items()}
+    unused = [path for _, others in found.values() for path in others]
+    return Found(list(next(iter(classes.values()))), splits, unused)
 
 
-def split_by_fraction(root: pathlib.Path, fraction: float, seed: int) -> tuple[list[str], Splits]:
-    """Class names and clips of a folder of class folders; a random fraction of every class is for validation.
+def split_by_fraction(root: pathlib.Path, fraction: float, seed: int) -> Found:
+    """Clips of a folder of class folders; a random fraction of every class is for validation.
 
     A class of at least two clips has at least one in each split.
     """
     if not 0 < fraction < 1:
         raise PreparationError(f"validation_fraction is {fraction}; expected a number between 0 and 1.")
     train, validation = {}, {}
-    for label, (name, clips) in enumerate(_class_folders(root).items()):
+    classes, unused = _class_folders(root)
+    for label, (name, clips) in enumerate(classes.items()):
         order = np.random.default_rng((seed, label)).permutation(len(clips))
         size = min(max(round(fraction * len(clips)), 1), len(clips) - 1)
         validation[name] = [clips[i] for i in sorted(order[:size])]
         train[name] = [clips[i] for i in sorted(order[size:])]
-    return list(train), {"train": _clips(root, train), "validation": _clips(root, validation)}
+    return Found(list(train), {"train": _clips(root, train), "validation": _clips(root, validation)}, unused)
 
 
-def parse_line(line: str, root: pathlib.Path) -> tuple[str, int]:
-    """Path and label of a line `path label` or `path num_frames label`; the path may contain spaces.
+class Line(NamedTuple):
+    """Line of a list file; `num_frames` is None if the line does not state it."""
+
+    path: str
+    num_frames: int | None
+    label: int
+
+
+def parse_line(line: str, root: pathlib.Path) -> Line:
+    """Parses a line `path label` or `path num_frames label`; the path may contain spaces.
 
     A number before the label belongs to the path if such a path exists under `root`.
 
@@ -114,26 +146,40 @@ def parse_line(line: str, root: pathlib.Path) -> tuple[str, int]:
         ValueError: If the line has another form.
     """
     path, label = line.rsplit(maxsplit=1)
-    shorter, _, num_frames = path.rpartition(" ")
-    if shorter and num_frames.isdecimal() and not (root / path).exists():
-        path = shorter
-    return path.rstrip(), int(label)
+    shorter, *num_frames = path.rsplit(maxsplit=1)
+    if num_frames and num_frames[0].isdecimal() and not (root / path).exists():
+        return Line(shorter, int(num_frames[0]), int(label))
+    return Line(path.rstrip(), None, int(label))
 
 
 def read_list(list_file: pathlib.Path, root: pathlib.Path) -> list[Clip]:
     """Clips of a list file, whose paths are relative to `root` or absolute."""
     clips = []
-    for number, line in enumerate(list_file.read_text(encoding="utf-8-sig").splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, text in numbered_lines(list_file):
         try:
-            path, label = parse_line(line.strip(), root)
+            line = parse_line(text, root)
         except ValueError:
             raise PreparationError(
-                f"{list_file}, line {number}: expected 'path label' or 'path num_frames label', got {line!r}."
+                f"{list_file}, line {number}: expected 'path label' or 'path num_frames label', got {text!r}."
             ) from None
-        clips.append(Clip(path, label, str(root / path)))
+        clips.append(Clip(line.path, line.label, str(root / line.path), num_frames=line.num_frames))
     return clips
+
+
+def refuse_shared(splits: Mapping[str, Sequence[Clip]]) -> None:
+    """Checks that no footage belongs to two clips, whatever paths and links lead to it.
+
+    Raises:
+        PreparationError: If some does; names it.
+    """
+    first: dict[tuple[str, tuple[float, float] | None], Clip] = {}
+    twice = []
+    for clip in itertools.chain(*splits.values()):
+        other = first.setdefault((os.path.realpath(str(clip.source)), clip.seconds), clip)
+        if other is not clip:
+            twice.append(f"{other} and {clip}")
+    if twice:
+        raise PreparationError(f"Listed more than once: {len(twice)} clips: {', '.join(twice[:5])}.")
 
 
 def _check_labels(list_file: str, labels: set[int], allowed: set[int], expected: str) -> None:
@@ -143,8 +189,8 @@ def _check_labels(list_file: str, labels: set[int], allowed: set[int], expected:
         raise PreparationError(f"{list_file}: unexpected labels {wrong[:10]}; expected {expected}.{hint}")
 
 
-def split_by_list(config: VideoFolderConfig) -> tuple[list[str], Splits]:
-    """Class names and clips of two list files. Without `label_names`, a class is named by its number."""
+def split_by_list(config: VideoFolderConfig) -> Found:
+    """Clips of two list files. Without `label_names`, a class is named by its number."""
     if not (config.train_list and config.validation_list):
         raise PreparationError("train_list and validation_list go together; one of them is missing.")
     root = source_folder(config.source)
@@ -152,7 +198,7 @@ def split_by_list(config: VideoFolderConfig) -> tuple[list[str], Splits]:
     splits = {split: read_list(pathlib.Path(file), root) for split, file in files.items()}
     labels = {split: {clip.label for clip in clips} for split, clips in splits.items()}
     if config.label_names:
-        names = pathlib.Path(config.label_names).read_text(encoding="utf-8-sig").splitlines()
+        names = read_names(pathlib.Path(config.label_names))
         expected = f"0 to {len(names) - 1}, the {len(names)} names of {config.label_names}"
         _check_labels(files["train"], labels["train"], set(range(len(names))), expected)
         _check_labels(files["validation"], labels["validation"], set(range(len(names))), expected)
@@ -161,23 +207,32 @@ def split_by_list(config: VideoFolderConfig) -> tuple[list[str], Splits]:
         expected = f"0 to {len(names) - 1}, as the training list holds {len(names)} different ones"
         _check_labels(files["train"], labels["train"], set(range(len(names))), expected)
         _check_labels(files["validation"], labels["validation"], labels["train"], expected)
-    return names, splits
+    return Found(names, splits, [])
 
 
-def find_splits(config: VideoFolderConfig) -> tuple[list[str], Splits]:
-    """Class names and the clips of every split: by list, by folder or by a seeded fraction."""
+def _split_folders(source: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Folders of the splits, by split; none if the source holds class folders.
+
+    A folder test/ is a split beside others or alone, and else a class.
+    """
+    names = [folder.name for folder in _folders(source)]
+    if "validation" in names and "val" in names:
+        raise PreparationError(f"{source} holds both validation/ and val/; expected one of them.")
+    known = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+    found = {split: source / name for name, split in known.items() if name in names}
+    return {} if list(found) == ["test"] != names else found
+
+
+def find_splits(config: VideoFolderConfig) -> Found:
+    """Clips of every split: by list, by folder or by a seeded fraction."""
     source = source_folder(config.source)
     if config.train_list or config.validation_list:
         return split_by_list(config)
     if config.label_names:
         raise PreparationError("label_names is for lists; folders carry the names of their classes.")
-    train = source / "train"
-    validation = source / ("validation" if (source / "validation").is_dir() else "val")
-    if train.is_dir() and validation.is_dir():
-        return split_by_folder(train, validation)
-    if train.is_dir() or validation.is_dir():
-        found, missing = ("train", "validation") if train.is_dir() else (validation.name, "train")
-        raise PreparationError(f"{source} holds {found}/ but no {missing}/.")
+    folders = _split_folders(source)
+    if folders:
+        return split_by_folder(folders)
     return split_by_fraction(source, config.validation_fraction, config.split_seed)
 
 
@@ -207,8 +262,9 @@ class VideoFolder(ClipBuilder):
     """A user's videos, in any container and codec that FFmpeg reads, or folders of frames."""
 
     @functools.cached_property
-    def _found(self) -> tuple[list[str], Splits, list[tuple[int, ...]]]:
-        names, splits = find_splits(self.builder_config)
+    def _found(self) -> Found:
+        found = find_splits(self.builder_config)
+        names, splits = found.class_names, found.splits
         # TFDS stores one name per line, without surrounding spaces.
         unfit = [name for name in names if not name or name != name.strip() or "\n" in name]
         unfit += {name for name in names if names.count(name) > 1}
@@ -222,25 +278,37 @@ class VideoFolder(ClipBuilder):
             for clip in clips:
                 if clip.id != clip.id.encode(errors="replace").decode():
                     raise PreparationError(f"Not UTF-8: the file name {clip.id!a}. Rename it.")
-        return names, splits, _flip_pairs(self.builder_config.flip_pair_names, names)
+        refuse_shared(splits)
+        return found
 
     @property
     def class_names(self) -> Sequence[str]:  # type: ignore[override]
         """Sorted names of the class folders, or the class names of the lists."""
-        return self._found[0]
+        return self._found.class_names
 
     @property
     def flip_pairs(self) -> Sequence[Sequence[int]]:  # type: ignore[override]
         """Classes that the user declares to change under a horizontal flip."""
-        return self._found[2]
+        return _flip_pairs(self.builder_config.flip_pair_names, self.class_names)
 
     def clips(self) -> dict[str, Sequence[Clip]]:
-        """Available clips of the splits "train" and "validation"."""
-        return {split: [clip for clip in clips if _is_there(clip)] for split, clips in self._found[1].items()}
+        """Available clips by split."""
+        return {split: [clip for clip in clips if _is_there(clip)] for split, clips in self._found.splits.items()}
 
     def missing(self) -> dict[str, list[str]]:
         """Ids of listed clips without a file, by split."""
-        return {split: [clip.id for clip in clips if not _is_there(clip)] for split, clips in self._found[1].items()}
+        return {
+            split: [clip.id for clip in clips if not _is_there(clip)] for split, clips in self._found.splits.items()
+        }
+
+    @functools.cached_property
+    def _flow(self) -> list[str]:
+        sources = [pathlib.Path(str(clip.source)) for clips in self._found.splits.values() for clip in clips]
+        return [flow for source in sources if source.is_dir() for flow in flow_beside_frames(source)]
+
+    def extra(self) -> list[str]:
+        """Paths in class folders that are no clips, and optical flow beside frames, with the reason."""
+        return self._found.unused + self._flow
 
     def origin(self) -> dict[str, Any]:
         """Source folder and split settings."""

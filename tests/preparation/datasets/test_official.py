@@ -8,6 +8,7 @@ import pytest
 from rsa_jax.input_pipeline import pipeline
 from rsa_jax.input_pipeline.dataset_info import load_info
 from rsa_jax.preparation.archives import ArchiveError, find_archives, unpack_all
+from rsa_jax.preparation.clip import encode_clip
 from rsa_jax.preparation.datasets import make_builder, make_config
 from rsa_jax.preparation.datasets.finegym import Place, places
 from rsa_jax.preparation.store import PreparationError, data_path
@@ -285,7 +286,12 @@ def test_flip_pairs_are_known_by_name(tmp_path):
             '[{"vid_name": "a", "label": 0}, {"vid_name": "b", "label": 48}]',
             "labels from 0 to 47, got 0 to 48",
         ),
-        ("something_something_v1", "{v1}-validation.csv", "5;\xe9", "not of the expected form .*codec"),
+        (
+            "something_something_v1",
+            "{v1}-validation.csv",
+            "5;\xe9",
+            r"validation\.csv, line 1: expected text in UTF-8, got the bytes e9",
+        ),
         ("something_something_v2", "{v2}-labels.json", "[1, 2]", r"labels.json: not of the expected form"),
         ("diving48/v2", "Diving48_vocab.json", "[" + ", ".join(['["a"]'] * 48) + "]", "come more than once: a"),
         ("finegym/gym99", "gym99_val_element.txt", "x_E_1_A_2 3", "line 1: expected 'VIDEO_E_"),
@@ -318,6 +324,32 @@ def test_two_videos_of_one_name_are_refused(tmp_path):
     miniatures.write_clip(tmp_path / "source/copy/-video00_00000.mp4")
     with pytest.raises(PreparationError, match=r"1 duplicate clips .*-video00_00000"):
         build(tmp_path, "diving48/v2").inventory()
+
+
+def test_replacements_of_kinetics(tmp_path):
+    """The layout of CVDF: a corrupt clip remains in its split's folder."""
+    miniatures.kinetics400(tmp_path / "source")
+    corrupt = tmp_path / "source/action 000/00000000000_000003_000013.mp4"
+    replacement = tmp_path / "source/replacement/replacement_for_corrupted_k400" / corrupt.name
+    miniatures.write_clip(replacement)
+    made = build(tmp_path, "kinetics400")
+    assert made.clips()["train"][0].source == str(replacement)
+    assert made.inventory().extra == [f"{corrupt}: replaced by {replacement}"]
+
+
+def test_lists_with_frames_beside_optical_flow(tmp_path):
+    miniatures.diving48(tmp_path / "source")
+    for i in range(2):
+        miniatures.write_frames(tmp_path / f"source/{i}")
+        (tmp_path / f"source/{i}/flow_x_00001.jpg").touch()
+        (tmp_path / f"{i}.txt").write_text(f"{i}\t{8 - i}\t0\r\n\r\n")
+    lists = {"train_list": f"{tmp_path}/0.txt", "validation_list": f"{tmp_path}/1.txt"}
+    made = build(tmp_path, "diving48/v2", **lists)
+    assert [clip.num_frames for clips in made.clips().values() for clip in clips] == [8, 7]
+    assert made.extra() == [f"{tmp_path}/source/{i}/flow_x_#.jpg (1): optical flow" for i in range(2)]
+    assert len(encode_clip(made.clips()["train"][0], (48, 64), 90, 1)) == 8
+    refused = encode_clip(made.clips()["validation"][0], (48, 64), 90, 1)
+    assert refused == f"{tmp_path}/source/1: cannot be decoded: expected 7 frames, as the list states, got 8"
 
 
 def test_places_of_an_element():

@@ -16,7 +16,8 @@ from rsa_jax.preparation.datasets import (
     something_something,
     ucf101,
 )
-from rsa_jax.preparation.datasets.official import Annotations, OfficialConfig, read_lines
+from rsa_jax.preparation.datasets.lists import read_lines
+from rsa_jax.preparation.datasets.official import Annotations, OfficialConfig
 from rsa_jax.preparation.datasets.video_folder import read_list
 
 VARIABLE = "RSA_JAX_REAL_ANNOTATIONS"
