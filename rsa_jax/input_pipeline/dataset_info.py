@@ -60,7 +60,7 @@ def open_dataset(data: ConfigDict) -> tfds.core.DatasetBuilder:
         known = "" if builder in BUILDERS else f" (it is none of {', '.join(BUILDERS)})"
         raise PreparationError(
             f"Data set {data.name!r}{known} is not in {data.data_dir}. Prepare it with\n"
-            f"  python -m rsa_jax.tools.prepare {data.name} --source DIR --data_dir {data.data_dir}"
+            f"  python -m rsa_jax prepare {data.name} --source DIR --data_dir {data.data_dir}"
         )
     return open_prepared(path)
 

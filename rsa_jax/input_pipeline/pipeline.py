@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 
 from rsa_jax.input_pipeline import sampling
 from rsa_jax.input_pipeline.dataset_info import DatasetInfo, load_info, open_dataset
-from rsa_jax.input_pipeline.reading import Batch, Position, Selection, features, read_batches, records
+from rsa_jax.input_pipeline.reading import Batch, Position, Selection, read_batches
+from rsa_jax.input_pipeline.stored_clips import open_clips
 
 
 def steps_per_epoch(info: DatasetInfo, split: str, batch_size: int) -> int:
@@ -36,8 +37,8 @@ def _process_entries(batch_size: int, process_index: int, process_count: int) ->
 
 def clip_ids(data: ConfigDict, split: str, index: Iterable[int]) -> list[str]:
     """Ids of the clips at the given positions of a split. For a data set of videos: paths in its source."""
-    source = records(open_dataset(data), split)
-    return [features(source[i])["id"].bytes_list.value[0].decode() for i in index]
+    clips = open_clips(open_dataset(data), split)
+    return [clips[i].id.decode() for i in index]
 
 
 def read_clips(data: ConfigDict, split: str, index: Sequence[int]) -> Batch:

@@ -21,9 +21,10 @@ from typing import Any
 from rsa_jax.extras import missing
 from rsa_jax.files import write_json
 from rsa_jax.preparation.clip import HEIGHT, QUALITY, STRIDE, WIDTH, Clip, encode_clip
+from rsa_jax.preparation.frame_index import index_path
 from rsa_jax.preparation.inventory import Inventory, SplitInventory
 from rsa_jax.preparation.shards import Shards
-from rsa_jax.preparation.store import FORMAT_VERSION, PreparationError, unfinished_folder
+from rsa_jax.preparation.store import FORMAT_VERSION, PreparationError, label_map_hash, unfinished_folder
 
 try:
     import av
@@ -65,11 +66,6 @@ class ClipConfig(tfds.core.BuilderConfig):
                 raise PreparationError(f"{name} is {getattr(self, name)}; expected 1 to {largest}.")
 
 
-def label_map_hash(class_names: Sequence[str]) -> str:
-    """SHA-256 of the class names, one per line, in the order of their ids."""
-    return hashlib.sha256("\n".join(class_names).encode()).hexdigest()
-
-
 def _versions() -> dict[str, str]:
     """Versions of everything that the stored frames depend on, by name."""
     versions = {"python": platform.python_version()}
@@ -84,8 +80,8 @@ def _versions() -> dict[str, str]:
 class ClipBuilder(FileReaderBuilder):
     """Base class of all data sets. A subclass defines the classes and the clips.
 
-    An example is {frames: T JPEG images, label, id}. Beside the data, metadata.json holds the provenance and
-    report.json the inventory.
+    An example is {frames: T JPEG images, label, id}. Beside the data, SPLIT.frames.npz holds the places of the frames,
+    metadata.json the provenance and report.json the inventory.
     """
 
     VERSION = tfds.core.Version(FORMAT_VERSION)
@@ -206,7 +202,8 @@ class ClipBuilder(FileReaderBuilder):
     def _plan(self) -> dict[str, Any]:
         """Everything that the examples depend on. A different plan invalidates finished shards."""
         lines = [
-            f"{split} {clip.id} {clip.label} {clip.seconds} {'' if callable(clip.source) else clip.source}"
+            f"{split} {clip.id} {clip.label} {clip.seconds} {clip.num_frames} "
+            f"{'' if callable(clip.source) else clip.source}"
             for split, clips in self.clips().items()
             for clip in clips
         ]
@@ -245,12 +242,14 @@ class ClipBuilder(FileReaderBuilder):
             )
 
     def _place(self, split: str, shards: Shards) -> tfds.core.SplitInfo:
-        """Puts the shards of a split into the data set's folder, under TFDS's names."""
+        """Puts the shards of a split into the data set's folder, under TFDS's names, and their index beside them."""
         done = [shard for shard in shards.shards() if shard.examples]
         template, size = self._get_filename_template(split), 0
         for i, shard in enumerate(done):
             size += shards.path(shard).stat().st_size
             _link(shards.path(shard), pathlib.Path(template.sharded_filepath(shard_index=i, num_shards=len(done))))
+        if index := shards.index():
+            index.save(index_path(pathlib.Path(self.data_path), split))
         lengths = [shard.examples for shard in done]
         return tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
 

@@ -13,10 +13,13 @@ from tqdm import tqdm
 
 from rsa_jax.files import write_json
 from rsa_jax.preparation.clip import Clip
+from rsa_jax.preparation.frame_index import FileIndex, FrameIndex, load_index, merge, read_frames
 from rsa_jax.preparation.parallel import parallel_map
 
 # Minimum clips per shard, maximum shards per split.
 SMALLEST, MOST_SHARDS = 256, 256
+# A protocol buffer holds less than 2 GiB; 1 MiB is for all but the frames.
+LARGEST_RECORD = (1 << 31) - (1 << 20)
 
 
 @dataclasses.dataclass
@@ -66,9 +69,17 @@ class Shards:
         """Path of a shard's file."""
         return self._folder / f"{shard.start:08d}.array_record"
 
+    def _index_path(self, shard: Shard) -> pathlib.Path:
+        return self.path(shard).with_suffix(".npz")
+
     def shards(self) -> list[Shard]:
         """Finished shards, in the order of the clips."""
         return sorted(self._done, key=lambda shard: shard.start)
+
+    def index(self) -> FrameIndex | None:
+        """Index of the frames of all examples, in order. None if a file has none."""
+        paths = [self._index_path(shard) for shard in self.shards() if shard.examples]
+        return merge([load_index(path) for path in paths]) if all(path.exists() for path in paths) else None
 
     @property
     def num_done(self) -> int:
@@ -109,37 +120,49 @@ class Shards:
         serialize: Callable[[Clip, list[bytes]], bytes],
         progress: tqdm,
     ) -> None:
-        shard = Shard(start, start, 0, [])
-        # Uncompressed: JPEG does not compress further.
-        writer = ArrayRecordWriter(str(self.path(shard)), "group_size:1,uncompressed")
+        shard, index = Shard(start, start, 0, []), FileIndex()
+        self._index_path(shard).unlink(missing_ok=True)
+        with self._writing(shard):
+            # Uncompressed: JPEG does not compress further.
+            writer = ArrayRecordWriter(str(self.path(shard)), "group_size:1,uncompressed")
         try:
             while shard.stop < stop:
                 clip, frames = next(results)
+                if not isinstance(frames, str) and sum(map(len, frames)) > LARGEST_RECORD:
+                    frames = f"{clip}: {len(frames)} frames take 2 GiB or more. Split the video, or use --stride."
                 if isinstance(frames, str):
                     shard.left_out.append({"id": clip.id, "reason": frames, "changed": _last_change(clip)})
                 else:
-                    self._append(writer, shard, serialize(clip, frames))
+                    record = serialize(clip, frames)
+                    with self._writing(shard):
+                        writer.write(record)
+                    index.add(record, frames, clip.label, clip.id)
+                    shard.examples += 1
                 shard.stop += 1
                 progress.update()
         except BaseException as error:
             if not isinstance(error, OSError):
-                self._finish(shard, writer)
+                self._finish(shard, writer, index)
             raise
-        self._finish(shard, writer)
+        self._finish(shard, writer, index)
 
-    def _append(self, writer: ArrayRecordWriter, shard: Shard, record: bytes) -> None:
+    @contextlib.contextmanager
+    def _writing(self, shard: Shard) -> Iterator[None]:
+        """Turns the error of a full disk, which makes the shard unusable, into an OSError with the path."""
         try:
-            writer.write(record)
-        except RuntimeError as error:  # disk full: the shard is unusable
+            yield
+        except RuntimeError as error:
             raise OSError(f"{self.path(shard)}: {error}") from error
-        shard.examples += 1
 
-    def _finish(self, shard: Shard, writer: ArrayRecordWriter) -> None:
+    def _finish(self, shard: Shard, writer: ArrayRecordWriter, index: FileIndex) -> None:
         """Closes and records a shard, even one that an interruption cut short."""
-        writer.close()
+        with self._writing(shard):
+            writer.close()
         if shard.examples:
             with self.path(shard).open("rb") as file:
                 os.fsync(file)  # a power cut must not leave only the name
+                if _is_right(places := index.finish(), file.fileno(), shard.examples):
+                    places.save(self._index_path(shard))
         else:
             self.path(shard).unlink()
         if shard.stop > shard.start:
@@ -165,6 +188,18 @@ class Shards:
         for (_, stop), (start, _) in zip([(0, 0), *ends], [*ends, (after, after)], strict=True):
             for first in range(stop, start, self._longest):
                 yield first, min(first + self._longest, start)
+
+
+def _is_right(index: FrameIndex, file: int, examples: int) -> bool:
+    """Whether the last frame of each clip is in its place. Another version of array_record might write it elsewhere."""
+    if len(index.positions) != examples:  # interrupted between the two
+        return False
+    try:
+        for clip, position in enumerate(index.positions):
+            read_frames(file, int(position), index.of_clip(clip)[-1:].tolist())
+    except ValueError:
+        return False
+    return True
 
 
 def _last_change(clip: Clip) -> int | None:

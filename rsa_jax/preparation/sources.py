@@ -189,7 +189,6 @@ def _find_clips(folder: pathlib.Path, visited: _Visited) -> tuple[list[pathlib.P
     return clips, unused + [f"{folder / name}: an image beside clips" for name in here.images]
 
 
-
 def flow_beside_frames(folder: pathlib.Path) -> list[str]:
     """Paths of the optical flow that is left out of a folder of frames, with the reason."""
     try:

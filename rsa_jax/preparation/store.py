@@ -2,13 +2,14 @@
 
 import contextlib
 import fcntl
+import hashlib
 import io
 import os
 import pathlib
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from rsa_jax.extras import missing
@@ -35,15 +36,28 @@ def data_path(name: str, data_dir: str | os.PathLike[str]) -> pathlib.Path:
     """Folder of a data set: DATA_DIR/BUILDER/CONFIG/VERSION. A name without "/CONFIG" means "/default".
 
     Raises:
-        PreparationError: If the name has another form.
+        PreparationError: If the name has another form, or the folder cannot hold prepared data.
     """
+    if "://" in os.fspath(data_dir):
+        raise PreparationError(
+            f"data_dir {os.fspath(data_dir)!r} is a URL. Prepared data must be in a file system: copy it to a disk, or "
+            "mount the bucket, and give that folder."
+        )
+    folder = pathlib.Path(data_dir).expanduser()
+    if str(folder) != str(folder).encode(errors="replace").decode():  # array_record cannot open it
+        raise PreparationError(f"data_dir {str(folder)!a} is not valid UTF-8. Rename that folder, or link to it.")
     builder, _, config = name.partition("/")
     config = config or "default"
     if not all(re.fullmatch(r"\w[\w.-]*", part) for part in (builder, config)):
         raise PreparationError(
             f"Data set name {name!r}: expected 'builder' or 'builder/config', of letters, digits and _-."
         )
-    return pathlib.Path(data_dir).expanduser() / builder / config / FORMAT_VERSION
+    return folder / builder / config / FORMAT_VERSION
+
+
+def label_map_hash(class_names: Sequence[str]) -> str:
+    """SHA-256 of the class names, one per line, in the order of their ids."""
+    return hashlib.sha256("\n".join(class_names).encode()).hexdigest()
 
 
 def unfinished_folder(path: pathlib.Path) -> pathlib.Path:
@@ -72,6 +86,7 @@ def open_prepared(path: pathlib.Path) -> tfds.core.DatasetBuilder:
     try:
         builder = tfds.builder_from_directory(path)
         _check_files(path, builder.info.metadata)
+        _check_class_names(builder.info)
     except Exception as error:
         raise PreparationError(
             f"The data set in {path} is incomplete or damaged ({type(error).__name__}: {error}). "
@@ -147,6 +162,14 @@ def _check_files(path: pathlib.Path, metadata: dict[str, Any]) -> None:
             raise ValueError(f"{name} is missing")
         if (found := (path / name).stat().st_size) != size:
             raise ValueError(f"{name} has {found} bytes instead of {size}")
+
+
+def _check_class_names(info: tfds.core.DatasetInfo) -> None:
+    label = info.features["label"]
+    if len(label.names) != label.num_classes:
+        raise ValueError(f"label.labels.txt holds {len(label.names)} class names instead of {label.num_classes}")
+    if label_map_hash(label.names) != info.metadata["provenance"]["label_map_sha256"]:
+        raise ValueError("label.labels.txt is missing, or holds other class names than those of the preparation")
 
 
 @contextlib.contextmanager

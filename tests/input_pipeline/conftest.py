@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -30,3 +31,15 @@ def copied(data, tmp_path):
     data = changed(data, data_dir=str(tmp_path / "data"))
     path = data_path(data.name, data.data_dir)
     return data, path, next(path.glob("*validation*"))
+
+
+@pytest.fixture
+def without_index(copied):
+    """The copy as version 0.1 prepared it: nothing tells where the frames are."""
+    data, path, shard = copied
+    metadata = json.loads((path / "metadata.json").read_text())
+    for index in path.glob("*.frames.npz"):
+        index.unlink()
+        del metadata["files"][index.name]
+    (path / "metadata.json").write_text(json.dumps(metadata))
+    return data, path, shard

@@ -41,7 +41,7 @@ def test_unknown_split(data):
         ("motion/huge", "there are motion/default, motion/tiny"),
         (
             "video_folder/mine",
-            r"python -m rsa_jax\.tools\.prepare video_folder/mine --source DIR --data_dir ",
+            r"python -m rsa_jax prepare video_folder/mine --source DIR --data_dir ",
         ),
         ("kinetic", "none of something_something_v1"),
         ("a/b/c", "expected 'builder' or 'builder/config'"),
@@ -67,4 +67,24 @@ def test_a_data_set_with_a_short_file_is_not_whole(copied):
     load_info(data)
     (path / "metadata.json").unlink()
     with pytest.raises(PreparationError, match=r"incomplete or damaged .*metadata\.json is missing"):
+        load_info(data)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda names: names[1:], "label.labels.txt holds 9 class names instead of 10"),
+        (lambda names: [names[1], names[0], *names[2:]], "holds other class names than those of the preparation"),
+        (None, "label.labels.txt is missing"),
+    ],
+)
+def test_other_class_names_than_those_of_the_preparation(copied, change, message):
+    """Without the check, training ends by an IndexError after an epoch, or the classes are named by numbers."""
+    data, path, _ = copied
+    labels = path / "label.labels.txt"
+    if change:
+        labels.write_text("\n".join(change(labels.read_text().splitlines())))
+    else:
+        labels.unlink()
+    with pytest.raises(PreparationError, match=f"incomplete or damaged .*{message}"):
         load_info(data)

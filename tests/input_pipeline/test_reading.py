@@ -1,15 +1,20 @@
 """Damaged data sets, and the end of the process."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from rsa_jax.input_pipeline import pipeline, reading
+from rsa_jax.preparation import frame_index
 from rsa_jax.preparation.store import PreparationError
 from tests.input_pipeline.tiny import changed
 
@@ -29,9 +34,20 @@ def rewrite(shard, change):
     metadata.write_text(json.dumps(content))
 
 
-def flip_bits(shard):
+def flip_bit_of_id(shard):
     content = bytearray(shard.read_bytes())
     content[content.index(b"validation_00012")] ^= 1
+    shard.write_bytes(content)
+
+
+def flip_bit_of_image(shard):
+    """In the middle of each image of clip 12, where a JPEG decoder notices nothing."""
+    content = bytearray(shard.read_bytes())
+    builder = tfds.builder_from_directory(shard.parent)
+    source = builder.as_data_source("validation", deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    for image in tf.train.Example.FromString(source[12]).features.feature["frames"].bytes_list.value:
+        place = content.find(image[-40:])  # not found where a block header interrupts it
+        content[place + 20] ^= 1
     shard.write_bytes(content)
 
 
@@ -49,13 +65,7 @@ def spoil_images(shard):
     rewrite(shard, shorten)
 
 
-@pytest.mark.parametrize(
-    "damage, reason",
-    [(flip_bits, "hash mismatch"), (spoil_record, "Error parsing message"), (spoil_images, "Invalid JPEG")],
-)
-def test_a_damaged_clip_ends_reading_and_is_named(copied, damage, reason):
-    data, _, shard = copied
-    damage(shard)
+def assert_is_named(data, shard, reason):
     batches = pipeline.eval_batches(data, split="validation", batch_size=5)
     with pytest.raises(PreparationError, match=f"{shard}: record 12, clip 12 of .*'validation'.* {reason}") as error:
         assert [next(batches)["index"][0] for _ in range(3)] == [0, 5]
@@ -66,15 +76,110 @@ def test_a_damaged_clip_ends_reading_and_is_named(copied, damage, reason):
         next(batches)
 
 
-def test_an_error_that_went_away_is_an_error():
-    def failing():
-        yield {"index": 0}
-        raise tf.errors.UnknownError(None, None, "{{node X}} RuntimeError: timed out.\nTraceback ...")
+def test_a_damaged_clip_ends_reading_and_is_named(copied):
+    data, _, shard = copied
+    flip_bit_of_image(shard)
+    assert_is_named(data, shard, "hash mismatch")
 
-    batches = reading._until_damage(failing(), lambda batch: None)
+
+@pytest.mark.parametrize(
+    "damage, reason",
+    [
+        (flip_bit_of_id, "hash mismatch"),
+        (flip_bit_of_image, "hash mismatch"),
+        (spoil_record, "Error parsing message"),
+        (spoil_images, "Invalid JPEG"),
+    ],
+)
+def test_a_damaged_clip_is_named_without_an_index(without_index, damage, reason):
+    data, _, shard = without_index
+    damage(shard)
+    assert_is_named(data, shard, reason)
+
+
+@pytest.mark.parametrize("fraction", [0, 0.5])
+def test_a_damaged_index_is_named(copied, fraction):
+    data, path, _ = copied
+    index = path / "validation.frames.npz"
+    content = bytearray(index.read_bytes())
+    content[int(fraction * len(content))] ^= 1
+    index.write_bytes(content)
+    with pytest.raises(PreparationError, match=f"{index} cannot be read: .*--overwrite"):
+        pipeline.eval_batches(data, split="validation", batch_size=8)
+
+
+def test_only_the_chosen_frames_are_read(copied, monkeypatch):
+    """All but the frames that evaluation chooses may be damaged. Far frames are read one by one, near ones at once."""
+    data, _, shard = copied
+    whole = list(pipeline.eval_batches(data, split="validation", batch_size=8))
+    reads, pread = [], os.pread
+
+    def counted(file, size, position):
+        reads.append(size)
+        return pread(file, size, position)
+
+    monkeypatch.setattr(os, "pread", counted)
+    for near, count in ((frame_index._NEAR, 32), (0, 32 * 4)):
+        monkeypatch.setattr(frame_index, "_NEAR", near)
+        reads.clear()
+        for batch, other in zip(pipeline.eval_batches(data, split="validation", batch_size=8), whole, strict=True):
+            np.testing.assert_array_equal(batch["frames"], other["frames"])
+        assert len(reads) == count
+    assert sum(reads) < 0.4 * shard.stat().st_size
+
+
+def test_without_an_index_the_same_batches(data, without_index):
+    """Data sets of version 0.1 have none."""
+    for split in ("train", "validation"):
+        batches = (pipeline.eval_batches(it, split=split, batch_size=8, num_clips=2) for it in (data, without_index[0]))
+        for batch, other in zip(*batches, strict=True):
+            assert batch.keys() == other.keys()
+            for name, value in batch.items():
+                np.testing.assert_array_equal(value, other[name], err_msg=name)
+
+
+def test_nothing_is_read_before_the_first_batch(data, monkeypatch):
+    reads = []
+    monkeypatch.setattr(reading._Examples, "read", lambda self, number: reads.append(number))
+    reader = pipeline.train_batches(data, batch_size=8, seed=0, num_steps=8)
+    assert not reads
+    reader.close()
+
+
+def test_an_interrupted_reader_ends_at_once(data, monkeypatch):
+    """Closing one waits for the clips that are being read, and reads no more."""
+    reads, read = [], reading._Examples.read
+    monkeypatch.setattr(reading, "_AHEAD", 2)
+    monkeypatch.setattr(reading._Examples, "read", lambda self, number: reads.append(number) or read(self, number))
+    reader = pipeline.train_batches(data, batch_size=8, seed=0, num_steps=1000)
+    next(reader)
+    reader.close()
+    assert len(reads) <= 8 * 8
+    count = len(reads)
+    time.sleep(0.2)
+    assert len(reads) == count
+
+
+def test_an_error_that_went_away_is_an_error(data, monkeypatch):
+    read, failed = reading._Examples.read, []
+
+    def once(self, number):
+        if number == 12 and not failed:
+            failed.append(number)
+            raise OSError("timed out")
+        return read(self, number)
+
+    monkeypatch.setattr(reading._Examples, "read", once)
+    batches = pipeline.eval_batches(data, split="validation", batch_size=8)
     next(batches)
-    with pytest.raises(PreparationError, match="but a second attempt succeeded: RuntimeError: timed out\\.$"):
+    with pytest.raises(PreparationError, match="but a second attempt succeeded: OSError: timed out\\.$"):
         next(batches)
+
+
+def test_a_mistake_in_the_code_is_no_damage(data, monkeypatch):
+    monkeypatch.setattr(reading._Examples, "read", lambda self, number: {}[number])
+    with pytest.raises(KeyError):
+        next(pipeline.eval_batches(data, split="validation", batch_size=8))
 
 
 def test_records_are_counted_through_the_files():
@@ -115,3 +220,17 @@ def test_open_readers_are_closed_at_the_end_of_the_process(data):
     """Otherwise some processes never end, or abort."""
     done = subprocess.run([sys.executable, "-c", READERS, data.data_dir], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_reading_ahead_gives_every_result_once_in_any_order(monkeypatch):
+    monkeypatch.setattr(reading, "_AHEAD", 3)
+    called = []
+    ahead = reading._ReadAhead(lambda number: called.append(number) or number**2, range(10, 40))
+    order = [12, 10, 11, 20, *range(13, 20), *range(21, 40)]
+    assert [ahead(number) for number in order[:4]] == [144, 100, 121, 400]
+    ahead.close()
+    assert sorted(called) == list(range(10, 21))  # three ahead would be reached again at 18
+    ahead = reading._ReadAhead(lambda number: number**2, range(10, 40))
+    assert [ahead(number) for number in order] == [number**2 for number in order]
+    ahead.close()

@@ -1,4 +1,4 @@
-"""Process-wide state: imports leave it alone, and opening a data set hides GPUs from TensorFlow."""
+"""Names of folders, and process-wide state: imports leave it alone, and opening a data set hides GPUs."""
 
 import json
 import subprocess
@@ -57,3 +57,21 @@ def test_preparing_and_opening_hide_gpus(tmp_path, hidden):
     hidden.clear()
     store.open_prepared(path)
     assert hidden == ["GPU"]
+
+
+@pytest.mark.parametrize("name", ["a[0:3]", "[x]*?", "50%s", "a:b", "a\nb", "{x}", "x-00000-of-00001", "é b", "$HOME"])
+def test_any_name_of_a_folder(tmp_path, name):
+    path = store.data_path("motion/tiny", tmp_path / name)
+    assert store.prepare(lambda: make_builder(path, make_config(path, num_train=2, num_validation=2)), path)
+    assert len(list(store.open_prepared(path).as_data_source("train"))) == 2
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/data", "s3://bucket", "file:///data"])
+def test_a_url_is_refused(url):
+    with pytest.raises(store.PreparationError, match=f"data_dir '{url}' is a URL.* mount"):
+        store.data_path("motion/tiny", url)
+
+
+def test_a_folder_that_is_not_utf8_is_refused():
+    with pytest.raises(store.PreparationError, match=r"data_dir '/data/\\udcff' is not valid UTF-8"):
+        store.data_path("motion/tiny", "/data/\udcff")
