@@ -1,5 +1,7 @@
 """Checkpoints of a run."""
 
+from typing import Any
+
 import orbax.checkpoint as ocp
 from etils import epath
 from ml_collections import ConfigDict
@@ -32,7 +34,7 @@ class Checkpoints:
         """Starts saving a state under its step, with the validation metrics if it was evaluated."""
         step = int(state.step)
         if step not in self._manager.all_steps():
-            self._manager.save(step, args=ocp.args.StandardSave(state._asdict()), metrics=metrics)
+            self._manager.save(step, args=ocp.args.StandardSave(_fields(state)), metrics=metrics)
 
     def restore(self, state: TrainState, step: int) -> TrainState:
         """The state saved at a step.
@@ -47,7 +49,7 @@ class Checkpoints:
         """
         if step not in self._manager.all_steps():
             raise WorkdirError(f"{self.directory}: no checkpoint for step {step}; available: {self.steps()}")
-        return TrainState(**self._manager.restore(step, args=ocp.args.StandardRestore(state._asdict())))
+        return state._replace(**self._manager.restore(step, args=ocp.args.StandardRestore(_fields(state))))
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint."""
@@ -78,6 +80,11 @@ class Checkpoints:
         """Waits until all saves are complete."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _fields(state: TrainState) -> dict[str, Any]:
+    """Fields of the state by name. Those of an option that is off are None, and not part of a checkpoint."""
+    return {name: value for name, value in state._asdict().items() if value is not None}
 
 
 def _top1(metrics: dict[str, float]) -> float:

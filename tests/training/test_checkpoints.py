@@ -50,3 +50,14 @@ def test_checkpoints_that_are_not_there(checkpoints):
         checkpoints.restore(state(4), 4)
     with pytest.raises(WorkdirError, match="checkpoint: expected"):
         checkpoints.find("newest")
+
+
+def test_fields_that_are_none_are_no_part_of_a_checkpoint(tmp_path, checkpoints):
+    """So that a field of a new option does not part existing checkpoints from their run."""
+    checkpoints.save(state(3)._replace(opt_state=None))
+    checkpoints.close()
+    again = Checkpoints(tmp_path, default_config().checkpoint)
+    restored = again.restore(jax.eval_shape(lambda: state(3)._replace(opt_state=None)), 3)
+    assert restored.opt_state is None
+    assert int(restored.step) == 3
+    again.close()

@@ -70,14 +70,14 @@ def test_a_new_field_means_its_default(tmp_path, monkeypatch):
 
     def later() -> ConfigDict:
         changed = default_config()
-        changed.optimizer.ema_decay = 0.0
+        changed.optimizer.field_of_tomorrow = 0.0
         return changed
 
     monkeypatch.setattr(workdir, "default_config", later)
     check_workdir(tmp_path, later(), DATASET)
     changed = later()
-    changed.optimizer.ema_decay = 0.9
-    with pytest.raises(WorkdirError, match=r"optimizer.ema_decay: saved 0.0, current 0.9"):
+    changed.optimizer.field_of_tomorrow = 0.9
+    with pytest.raises(WorkdirError, match=r"optimizer.field_of_tomorrow: saved 0.0, current 0.9"):
         check_workdir(tmp_path, changed, DATASET)
 
 
