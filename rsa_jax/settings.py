@@ -1,4 +1,4 @@
-"""All configuration fields with their defaults and valid values; `rsa_jax.nn.settings` has those of the network."""
+"""All configuration fields with their defaults and valid values; `rsa_jax.nn.model_config` has those of the network."""
 
 import functools
 import math
@@ -10,7 +10,7 @@ from ml_collections.config_dict import placeholder
 
 from rsa_jax.evaluation.scores import AVERAGES
 from rsa_jax.input_pipeline.sampling import SAMPLINGS
-from rsa_jax.nn.settings import model_config
+from rsa_jax.nn.model_config import model_config
 from rsa_jax.precision import PRECISIONS
 
 

@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 
 from rsa_jax import ops
 from rsa_jax.nn.layers import BatchNorm, SpatialConv, StochasticDepth, average_pool
+from rsa_jax.nn.model_config import model_config
 from rsa_jax.nn.registry import TransformFactory, transform_factory
-from rsa_jax.nn.settings import model_config
 
 STAGE_SIZES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 # Output channels of a bottleneck, as a multiple of its width.

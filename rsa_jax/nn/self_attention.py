@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from rsa_jax import ops
 from rsa_jax.nn.layers import Linear
 from rsa_jax.ops.equations import attention_kernels
-from rsa_jax.ops.positions import SINUSOIDS, offset_logits, place_embedding
+from rsa_jax.ops.position_embedding import SINUSOIDS, offset_logits, place_embedding
 from rsa_jax.ops.windows import KernelSize, check_kernel_size, check_position, window_at
 
 POSITIONS = ("none", "relative", "absolute")

@@ -28,7 +28,7 @@ from rsa_jax.logs import setup_logging
 from rsa_jax.nn.network import STAGE_SIZES, count_parameters
 from rsa_jax.training.models import blank_model, load_model, save_model
 from rsa_jax.weights import guess_model, load_torch, read_state_dict, to_torch, write_state_dict
-from rsa_jax.weights.files import FORMATS
+from rsa_jax.weights.state_dict_files import FORMATS
 
 
 def read_label_names(path: Path) -> list[str]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from rsa_jax.nn import settings
+from rsa_jax.nn.model_config import model_config as default_model_config
 from rsa_jax.nn.registry import TRANSFORMS, transform_factory
 from rsa_jax.training.mesh import make_mesh, replicated, split_batch
 from tests.tiny import FAST_COMPILATION
@@ -28,7 +28,7 @@ CASES = [fields | {"implementation": name} for name in ("cpu", "xla") for fields
 
 
 def collectives(fields):
-    config = settings.model_config()
+    config = default_model_config()
     config.update(SMALL)
     config.update_from_flattened_dict(fields)
     layer = nnx.eval_shape(lambda: transform_factory(config, nnx.Rngs(0))(8))

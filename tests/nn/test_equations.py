@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from rsa_jax.nn import settings
+from rsa_jax.nn.model_config import model_config as default_model_config
 from rsa_jax.nn.registry import TRANSFORMS, transform_factory
 from rsa_jax.nn.rsa import PARTS
 from tests.nn import loops
@@ -141,7 +141,7 @@ LAYERS = {"dynamic_conv": {"kernel": "V", "context": "V"}}
 
 def make_layer(transform, channels, fields, implementation=None):
     """The layer in float64, with random parameters: initial scales of 1 and biases of 0 would test nothing."""
-    config = settings.model_config()
+    config = default_model_config()
     config.update(transform=transform, dtype="float64", implementation=implementation)
     if fields:
         config["rsa" if transform == "dynamic_conv" else transform].update(fields)

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 import rsa_jax
-from rsa_jax.nn.settings import model_config
+from rsa_jax.nn.model_config import model_config
 from rsa_jax.training.models import blank_model
 from tests import golden_files
 from tests.tiny import FAST_COMPILATION

@@ -10,8 +10,8 @@ import pytest
 from flax import nnx
 
 from rsa_jax import ops
-from rsa_jax.nn import settings
 from rsa_jax.nn.layers import BatchNorm, StochasticDepth, average_pool
+from rsa_jax.nn.model_config import model_config as default_model_config
 from rsa_jax.nn.network import count_parameters, create_model, keep_probs
 from rsa_jax.training.models import blank_model
 from tests.tiny import FAST_COMPILATION
@@ -23,7 +23,7 @@ def clips(*shape, seed=0):
 
 def model_config(**fields):
     """A small network with one RSA block in its second stage."""
-    config = settings.model_config()
+    config = default_model_config()
     config.update(num_classes=5, width=4, stage_sizes=(1, 2), transform_blocks=((), (1,)), stem_kernel=3, dropout=0.0)
     config.rsa.update(num_queries=2, kernel_size=(3, 3, 3))
     config.update(fields)
@@ -61,7 +61,7 @@ PARAMETERS = {  # for 174 classes
 
 @pytest.mark.parametrize(("depth", "transform"), PARAMETERS)
 def test_number_of_parameters(depth, transform):
-    config = settings.model_config()
+    config = default_model_config()
     config.update(depth=depth, transform=transform, num_classes=174)
     model = nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(0)))
     assert count_parameters(model) == PARAMETERS[depth, transform]

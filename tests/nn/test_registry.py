@@ -13,8 +13,8 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
-from rsa_jax.nn import settings
 from rsa_jax.nn.layers import BatchNorm
+from rsa_jax.nn.model_config import model_config as default_model_config
 from rsa_jax.nn.network import create_model
 from rsa_jax.nn.protocols import HasKernels, Transform
 from rsa_jax.nn.registry import TRANSFORMS, transform_factory
@@ -24,7 +24,7 @@ OTHERS = [name for name in TRANSFORMS if name != "conv2d"]
 
 
 def model_config(**fields):
-    config = settings.model_config()
+    config = default_model_config()
     config.update(num_classes=5, width=16, stage_sizes=(1,), transform_blocks=((0,),))
     config.update_from_flattened_dict(fields)
     return config
@@ -56,7 +56,7 @@ def test_entries_fulfil_the_contract(transform):
 
 
 def test_sections_of_the_network_are_those_that_entries_name():
-    config = settings.model_config()
+    config = default_model_config()
     sections = {name for name in config if isinstance(config[name], ConfigDict)}
     assert {entry.section for entry in TRANSFORMS.values() if entry and entry.section} == sections
 

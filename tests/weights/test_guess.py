@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rsa_jax.nn.settings import model_config
+from rsa_jax.nn.model_config import model_config
 from rsa_jax.training.models import blank_model
 from rsa_jax.weights import guess_model, to_torch
 from tests import golden_files

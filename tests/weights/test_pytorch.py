@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from rsa_jax.nn import settings
+from rsa_jax.nn.model_config import model_config as default_model_config
 from rsa_jax.training.models import blank_model, load_model
 from rsa_jax.weights import load_torch, to_torch
 from tests import golden_files
@@ -75,7 +75,7 @@ def test_training_mode_moves_the_statistics_as_pytorch_does(torch):
 
     torch.manual_seed(0)
     theirs = RSANet(5).train()
-    config = settings.model_config()
+    config = default_model_config()
     config.update(num_classes=5, dropout=0.0)
     model = blank_model(config)
     load_torch(model, theirs.state_dict())
@@ -98,7 +98,7 @@ def test_training_mode_moves_the_statistics_as_pytorch_does(torch):
 
 
 def test_bfloat16_tensors_are_loaded(torch):
-    config = settings.model_config()
+    config = default_model_config()
     config.update(num_classes=3, depth=18, width=8, stage_sizes=(1,), transform_blocks=((),))
     model = blank_model(config)
     load_torch(model, {name: torch.full(a.shape, 0.5, dtype=torch.bfloat16) for name, a in to_torch(model).items()})

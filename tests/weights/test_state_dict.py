@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import rsa_jax
-from rsa_jax.nn import settings
+from rsa_jax.nn.model_config import model_config as default_model_config
 from rsa_jax.nn.network import STAGE_SIZES
 from rsa_jax.training.models import blank_model
 from rsa_jax.weights import load_torch, to_torch
@@ -17,7 +17,7 @@ LAYERS = golden_files.read("rsa_layer")
 
 
 def model_config(**fields):
-    config = settings.model_config()
+    config = default_model_config()
     config.update({"num_classes": 5} | fields)
     return config
 

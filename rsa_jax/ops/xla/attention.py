@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from rsa_jax.ops.blocks import Blocks, band_matrices, block_rows
 from rsa_jax.ops.equations import attention_kernels
-from rsa_jax.ops.positions import offset_logits
+from rsa_jax.ops.position_embedding import offset_logits
 from rsa_jax.ops.windows import KernelSize
 
 # Query-key products that are held at once.
