@@ -7,7 +7,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from rsa_jax.ops import factored
-from rsa_jax.ops.equations import RSAWeights
+from rsa_jax.ops.equations import FeatureMap, Queries, RSAWeights
 from rsa_jax.ops.windows import KernelSize
 
 
@@ -35,14 +35,7 @@ def window_sums(
     return y.reshape(batch, frames, height, width, channels, outputs)
 
 
-def rsa(
-    query: Float[Array, "B T H W L C"],
-    key: Float[Array, "B T H W C"],
-    value: Float[Array, "B T H W C"],
-    weights: RSAWeights,
-    *,
-    kernel_size: KernelSize,
-) -> Float[Array, "B T H W L C"]:
+def rsa(query: Queries, key: FeatureMap, value: FeatureMap, weights: RSAWeights, *, kernel_size: KernelSize) -> Queries:
     """Eq. 12 through grouped convolutions."""
     settings: dict[str, Any] = {"kernel_size": kernel_size, "window_sums": window_sums, "products": jnp.matmul}
     return factored.rsa(query, key, value, weights, **settings)

@@ -12,6 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+# Queries of the transform, and its keys or values.
+Queries = Float[Array, "B T H W L C"]
+FeatureMap = Float[Array, "B T H W C"]
 # Product of rows [*N, L, C] and a matrix [*N, C, D] at each position.
 Products = Callable[[Array, Array], Array]
 

@@ -5,7 +5,7 @@ from typing import Protocol
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rsa_jax.ops.equations import Products, RSAWeights, per_channel, rsa_factored
+from rsa_jax.ops.equations import FeatureMap, Products, Queries, RSAWeights, per_channel, rsa_factored
 from rsa_jax.ops.windows import KernelSize, windows
 
 
@@ -19,15 +19,15 @@ class WindowSums(Protocol):
 
 
 def rsa(
-    query: Float[Array, "B T H W L C"],
-    key: Float[Array, "B T H W C"],
-    value: Float[Array, "B T H W C"],
+    query: Queries,
+    key: FeatureMap,
+    value: FeatureMap,
     weights: RSAWeights,
     *,
     kernel_size: KernelSize,
     window_sums: WindowSums,
     products: Products,
-) -> Float[Array, "B T H W L C"]:
+) -> Queries:
     """Eq. 12, with H2 and G applied to the value in one window sum.
 
     Without H2 the value's windows are materialised, M C numbers at each position.

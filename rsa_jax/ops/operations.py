@@ -9,19 +9,19 @@ from jaxtyping import Array, Float
 
 from rsa_jax.ops import conv, cpu, gpu, reference, tpu, xla
 from rsa_jax.ops.choice import Table, run
-from rsa_jax.ops.equations import RSAWeights
+from rsa_jax.ops.equations import FeatureMap, Queries, RSAWeights
 from rsa_jax.ops.windows import KernelSize
 
 
 def rsa(
-    query: Float[Array, "B T H W L C"],
-    key: Float[Array, "B T H W C"],
-    value: Float[Array, "B T H W C"],
+    query: Queries,
+    key: FeatureMap,
+    value: FeatureMap,
     weights: RSAWeights,
     *,
     kernel_size: KernelSize,
     implementation: str | None = None,
-) -> Float[Array, "B T H W L C"]:
+) -> Queries:
     """Relational self-attention: y = (κ^V + κ^R)ᵀ (X^V + X^R) (Eq. 11 and 12) at every position of a feature map."""
     table: Table = {
         "reference": reference.rsa,

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from rsa_jax.ops import factored
 from rsa_jax.ops.cpu.window_sums import window_sums
-from rsa_jax.ops.equations import RSAWeights
+from rsa_jax.ops.equations import FeatureMap, Queries, RSAWeights
 from rsa_jax.ops.windows import KernelSize
 
 
@@ -36,14 +36,7 @@ def _products_backward(residuals: tuple[Array, Array], grad: Float[Array, "*N L 
 products.defvjp(lambda rows, matrix: (products(rows, matrix), (rows, matrix)), _products_backward)
 
 
-def rsa(
-    query: Float[Array, "B T H W L C"],
-    key: Float[Array, "B T H W C"],
-    value: Float[Array, "B T H W C"],
-    weights: RSAWeights,
-    *,
-    kernel_size: KernelSize,
-) -> Float[Array, "B T H W L C"]:
+def rsa(query: Queries, key: FeatureMap, value: FeatureMap, weights: RSAWeights, *, kernel_size: KernelSize) -> Queries:
     """Eq. 12 through band matrices."""
     settings: dict[str, Any] = {"kernel_size": kernel_size, "window_sums": window_sums, "products": products}
     return factored.rsa(query, key, value, weights, **settings)

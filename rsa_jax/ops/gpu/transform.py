@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from rsa_jax.ops import xla
 from rsa_jax.ops.devices import number_of_devices, on_each_device
-from rsa_jax.ops.equations import RSAWeights, per_channel
+from rsa_jax.ops.equations import FeatureMap, Queries, RSAWeights, per_channel
 from rsa_jax.ops.gpu.backward import backward
 from rsa_jax.ops.gpu.forward import forward
 from rsa_jax.ops.gpu.positions import make_operands
@@ -23,14 +23,7 @@ from rsa_jax.ops.windows import KernelSize
 TYPES = {jnp.dtype(name) for name in ("bfloat16", "float16", "float32")}
 
 
-def rsa(
-    query: Float[Array, "B T H W L C"],
-    key: Float[Array, "B T H W C"],
-    value: Float[Array, "B T H W C"],
-    weights: RSAWeights,
-    *,
-    kernel_size: KernelSize,
-) -> Float[Array, "B T H W L C"]:
+def rsa(query: Queries, key: FeatureMap, value: FeatureMap, weights: RSAWeights, *, kernel_size: KernelSize) -> Queries:
     """Eq. 12 in one kernel, and its gradients in five. Only the arguments are kept for the gradients.
 
     Falls back to plain JAX for undecomposed weights, for more channels or queries than registers hold, for arrays of

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from rsa_jax.ops import xla
 from rsa_jax.ops.devices import on_each_device
-from rsa_jax.ops.equations import RSAWeights, per_channel
+from rsa_jax.ops.equations import FeatureMap, Queries, RSAWeights, per_channel
 from rsa_jax.ops.tpu.backward import backward
 from rsa_jax.ops.tpu.forward import forward
 from rsa_jax.ops.tpu.operands import (
@@ -30,14 +30,7 @@ from rsa_jax.ops.xla.frames import frames_first, frames_last
 TYPES = {jnp.dtype(name) for name in ("bfloat16", "float32", "float64")}
 
 
-def rsa(
-    query: Float[Array, "B T H W L C"],
-    key: Float[Array, "B T H W C"],
-    value: Float[Array, "B T H W C"],
-    weights: RSAWeights,
-    *,
-    kernel_size: KernelSize,
-) -> Float[Array, "B T H W L C"]:
+def rsa(query: Queries, key: FeatureMap, value: FeatureMap, weights: RSAWeights, *, kernel_size: KernelSize) -> Queries:
     """Eq. 12 in one kernel, and its gradients in another. Only the arguments are kept for the gradients.
 
     Falls back to plain JAX for undecomposed weights, for weights too large for VMEM, for clips of more than 128 frames,

@@ -5,20 +5,13 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rsa_jax.ops.equations import RSAWeights, per_channel
+from rsa_jax.ops.equations import FeatureMap, Queries, RSAWeights, per_channel
 from rsa_jax.ops.windows import KernelSize
 from rsa_jax.ops.xla.frames import frames_first, frames_last
 from rsa_jax.ops.xla.window_sums import window_sums_of_frames
 
 
-def rsa(
-    query: Float[Array, "B T H W L C"],
-    key: Float[Array, "B T H W C"],
-    value: Float[Array, "B T H W C"],
-    weights: RSAWeights,
-    *,
-    kernel_size: KernelSize,
-) -> Float[Array, "B T H W L C"]:
+def rsa(query: Queries, key: FeatureMap, value: FeatureMap, weights: RSAWeights, *, kernel_size: KernelSize) -> Queries:
     """Eq. 12, with its factors multiplied from the left: ((P1 + A)ᵀ x^Q)ᵀ (H2ᵀ X^V) (I + (X^V)ᵀ G)."""
     H2, H1, P1, G, identity = weights
     frames = query.shape[1]
