@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.metadata
 import os
 import pkgutil
 import sys
@@ -21,6 +22,12 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     """
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     programs = describe_programs()
+    if name == "--version":
+        try:
+            print(importlib.metadata.version("rsa-jax"))
+        except importlib.metadata.PackageNotFoundError:
+            return _refuse("rsa-jax is not installed; pyproject.toml has the version of a clone")
+        return 0
     if name in ("-h", "--help"):
         print(_usage(programs))
         return 0

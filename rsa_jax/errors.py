@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import linecache
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,8 @@ def in_one_line(*types: type[Exception]) -> Iterator[None]:
     An error of the same type from within JAX or any other library is a bug, and so is one of Python, except for files
     that are missing or cannot be read or written, and for a full disk.
 
+    With RSA_JAX_TRACEBACK=1 in the environment, every error keeps its traceback.
+
     Args:
         types: errors that may be mistakes of the user, in addition to ValueError, ImportError and OSError.
 
@@ -30,7 +33,7 @@ def in_one_line(*types: type[Exception]) -> Iterator[None]:
     try:
         yield
     except caught as error:
-        if not is_mistake(error):
+        if not is_mistake(error) or os.environ.get("RSA_JAX_TRACEBACK"):
             raise
         raise SystemExit(f"{type(error).__name__}: {error}") from error
 

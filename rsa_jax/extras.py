@@ -11,6 +11,7 @@ TRAIN = (
     "optax",
     "orbax",
     "PIL",
+    "scipy",
     "tensorboard",
     "tensorflow",
     "tensorflow_datasets",
@@ -24,4 +25,6 @@ class MissingPackageError(ImportError):
 
 def missing(error: ModuleNotFoundError, extra: str) -> MissingPackageError:
     """An ImportError that names the extra of pyproject.toml which brings the missing package."""
-    return MissingPackageError(f"{error.name} is not installed: pip install 'rsa-jax[{extra}]'", name=error.name)
+    return MissingPackageError(
+        f"{error.name} is not installed: pip install '.[{extra}]' in a clone of rsa-jax", name=error.name
+    )

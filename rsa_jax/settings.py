@@ -39,7 +39,7 @@ def data_config() -> ConfigDict:
     config.flip = True
     # Clips of classes that a flip turns into others: "skip", never flipped (published); or "swap", flipped like any
     # other and labelled with the class of the flipped clip (never flipped where there is no such class).
-    config.flip_pairs = "skip"
+    config.flip_policy = "skip"
     # Evaluation crop, in the centre: side relative to the short side, 224 of 240 pixels.
     config.eval_crop = 224 / 240
     # Number of batches to prefetch.
@@ -154,13 +154,16 @@ RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
     ),
     ("0 to 1", lambda x: 0 <= x <= 1, ("optimizer.final_ratio",)),
     ("above 0 and at most 1", lambda x: 0 < x <= 1, ("data.eval_crop", "data.crop_scales")),
-    ("above 0", lambda x: x > 0, ("optimizer.gradient_clip", "optimizer.recipe_learning_rate")),
+    ("above 0", lambda x: 0 < x < math.inf, ("optimizer.gradient_clip", "optimizer.recipe_learning_rate")),
 )
+
+# Numeric fields that may be None.
+OPTIONAL = ("model.num_classes",)
 
 # Valid values of the other fields, as far as the code that reads them does not check them.
 CHOICES: dict[str, tuple[Any, ...]] = {
     "data.sampling": SAMPLINGS,
-    "data.flip_pairs": ("skip", "swap"),
+    "data.flip_policy": ("skip", "swap"),
     "optimizer.schedule": ("epoch", "step"),
     "eval.num_crops": (1, 3),
     "eval.average": AVERAGES,
@@ -169,7 +172,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 
 def check_config(config: ConfigDict) -> None:
-    """Checks the values of all fields that have a range or a list of choices. None, where a field may be None, passes.
+    """Checks the values of all fields that have a range or a list of choices.
 
     Raises:
         ValueError: a value is invalid; the message names the field, what was expected and what came.
@@ -178,11 +181,16 @@ def check_config(config: ConfigDict) -> None:
         for name in names:
             value = _get(config, name)
             values = value if isinstance(value, tuple | list) else (value,)
-            if not values or not all(one is None or is_valid(one) for one in values):
+            optional = value is None and name in OPTIONAL
+            if not optional and not (values and all(_is_number(one) and is_valid(one) for one in values)):
                 raise ValueError(f"{name}: expected {expected}, got {value}")
     for name, choices in CHOICES.items():
         if (value := _get(config, name)) not in choices:
             raise ValueError(f"{name}: expected one of {choices}, got {value!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _get(config: ConfigDict, name: str) -> Any:

@@ -49,7 +49,7 @@ for package in ("tensorflow", "clu", "av", "matplotlib", "torch"):
 try:
     import rsa_jax.preparation.builder
 except ImportError as error:
-    assert "pip install 'rsa-jax[train]'" in str(error), error
+    assert "pip install '.[train]' in a clone" in str(error), error
 else:
     raise AssertionError("data sets without TensorFlow")
 """
@@ -91,7 +91,7 @@ def main() -> None:
         assert "Prepare a data set" in run(command, "--help", folder=folder)
         missing = subprocess.run([command, "train"], cwd=folder, capture_output=True, text=True)
         assert missing.returncode == 1
-        assert "pip install 'rsa-jax[train]'" in missing.stderr, missing.stderr
+        assert "pip install '.[train]' in a clone" in missing.stderr, missing.stderr
         assert "Traceback" not in missing.stderr, missing.stderr
     print("The package works by itself.")
 

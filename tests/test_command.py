@@ -98,4 +98,4 @@ from rsa_jax.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
     result = run("-c", code, "prepare", "video_folder", "--source=/no")
-    assert one_line(result, status=1) == "tensorflow is not installed: pip install 'rsa-jax[train]'"
+    assert one_line(result, status=1) == "tensorflow is not installed: pip install '.[train]' in a clone of rsa-jax"

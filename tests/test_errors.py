@@ -16,6 +16,12 @@ def test_an_error_of_this_project_is_one_line():
         check_kernel_size((2, 3, 3))
 
 
+def test_the_traceback_can_be_asked_for(monkeypatch):
+    monkeypatch.setenv("RSA_JAX_TRACEBACK", "1")
+    with pytest.raises(ValueError), in_one_line():
+        check_kernel_size((2, 2, 2))
+
+
 def test_a_missing_file_is_one_line(tmp_path):
     with pytest.raises(SystemExit, match=r"^FileNotFoundError: .*no_such_file"), in_one_line():
         (tmp_path / "no_such_file").read_text()

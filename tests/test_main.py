@@ -305,7 +305,7 @@ def test_two_processes_train_and_evaluate_together_and_stop_together(tmp_path, d
         ({"data.train_split": "training"}, "has no split 'training'"),
         ({"data.sampling": "random"}, r"data.sampling: expected one of \('whole', 'published'\), got 'random'"),
         ({"matmul_precision": "double"}, "matmul_precision: expected one of .*'float32'.*, got 'double'"),
-        ({"data.flip_pairs": "never"}, r"data.flip_pairs: expected one of \('skip', 'swap'\), got 'never'"),
+        ({"data.flip_policy": "never"}, r"data.flip_policy: expected one of \('skip', 'swap'\), got 'never'"),
         ({"data.name": "motion/huge"}, "motion/huge"),
     ],
 )
@@ -318,7 +318,7 @@ def test_what_does_not_fit_is_said_before_anything_runs(tmp_path, config, change
 
 def test_a_damaged_data_set_ends_training_and_names_the_file(tmp_path, config, data_dir):
     shutil.copytree(data_dir / "motion/tiny", tmp_path / "motion/tiny")
-    shard = next(tmp_path.glob("motion/tiny/*/*train*"))
+    shard = next(tmp_path.glob("motion/tiny/*/*train.array_record*"))
     shard.write_bytes(bytes(shard.stat().st_size))
     config.data.data_dir = str(tmp_path)
     with pytest.raises(PreparationError, match=f"{shard}: record .* of split 'train'.* is damaged"):

@@ -73,7 +73,13 @@ def test_the_message_names_the_field_what_was_expected_and_what_came(change, mes
         check_config(config)
 
 
-def test_clipping_and_classes_may_be_left_open():
+def test_only_the_number_of_classes_may_be_left_open():
     config = default_config()
-    config.optimizer.gradient_clip, config.model.num_classes = math.inf, None
+    config.model.num_classes = None
     check_config(config)
+    for name, value in (("optimizer.gradient_clip", math.inf), ("batch_size", None), ("data.crop_scales", ("a",))):
+        changed = config.copy_and_resolve_references()
+        with changed.ignore_type():
+            changed.update_from_flattened_dict({name: value})
+        with pytest.raises(ValueError, match=f"^{name}: expected .*, got "):
+            check_config(changed)

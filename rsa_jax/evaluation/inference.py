@@ -51,7 +51,7 @@ class Predictor:
         return np.exp(average_views(np.stack(jax.device_get(logits)), self._views.average))
 
     def stream(self, chunks: Iterable[Chunk], batch_size: int) -> Iterator[tuple[Chunk, Float[np.ndarray, " K"]]]:
-        """Segments with their probabilities. Only the last batch may be smaller, so two programs suffice."""
+        """Chunks with their probabilities. Only the last batch may be smaller, so two programs suffice."""
         waiting = iter(chunks)
         while batch := list(islice(waiting, batch_size)):
             yield from zip(batch, self(np.stack([chunk.frames() for chunk in batch])), strict=True)

@@ -137,4 +137,5 @@ def load_scores(path: epath.Path) -> Scores:
                 json.loads(str(file["origin"])),
             )
     except Exception as error:  # damaged archives raise a dozen types of errors
-        raise ScoresError(f"{path}: expected scores of main.py --mode eval: {error}") from error
+        reason = f"a file without {error}" if isinstance(error, KeyError) else "a damaged file or one of another kind"
+        raise ScoresError(f"{path}: expected scores of main.py --mode eval, got {reason}") from error

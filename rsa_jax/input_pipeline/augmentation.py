@@ -117,7 +117,7 @@ def mirror_label(
         ValueError: If the policy is neither.
     """
     if policy not in ("skip", "swap"):
-        raise ValueError(f"data.flip_pairs: expected 'skip' or 'swap', got {policy!r}")
+        raise ValueError(f"data.flip_policy: expected 'skip' or 'swap', got {policy!r}")
     classes = [c for group in flip_pairs for c in group]
     mirror_classes = [c for group in flip_pairs for c in reversed(group)]
     paired = [policy == "swap" and len(group) == 2 for group in flip_pairs for _ in group]

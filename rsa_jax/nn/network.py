@@ -148,7 +148,7 @@ def RSANet(num_classes: int, *, rngs: nnx.Rngs, **fields: Any) -> TSNResNet:
     Args:
         num_classes: of the classifier.
         rngs: for the initial weights.
-        fields: other fields of `settings.model_config`, such as `depth=101`, `rsa={"num_queries": 4}` or
+        fields: other fields of `rsa_jax.nn.model_config.model_config`, such as `depth=101`, `rsa={"num_queries": 4}` or
             `transform="tsm"`.
 
     Raises:

@@ -64,8 +64,11 @@ def load_index(path: pathlib.Path) -> FrameIndex:
         OSError: If there is no such file.
         ValueError: If it holds no index.
     """
-    with np.load(path) as arrays:
-        return FrameIndex(**arrays)
+    try:
+        with np.load(path) as arrays:
+            return FrameIndex(**arrays)
+    except (ValueError, TypeError, KeyError, EOFError) as error:
+        raise ValueError("it is damaged") from error
 
 
 def merge(indexes: Sequence[FrameIndex]) -> FrameIndex:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rsa_jax.errors import is_mistake
 from rsa_jax.flags import Parser, at_least
 
 # Arguments of the tool itself; the others are options of a data set.
@@ -124,6 +125,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _check(path, options)
         return _prepare(path, args.name, args.data_dir, args.overwrite, options)
     except (PreparationError, WorkerDiedError, OSError) as error:
+        if not is_mistake(error):
+            raise
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -1,1 +1,1 @@
-"""State, optimizer, step, loop, checkpoints, metrics and evaluation."""
+"""State, optimizer, step, loop, checkpoints and the record of a run."""

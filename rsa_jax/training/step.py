@@ -58,7 +58,7 @@ def make_augment(config: ConfigDict, flip_pairs: Sequence[Sequence[int]]) -> Cal
             crop_distortion=data.crop_distortion,
             flip=data.flip,
             flip_pairs=flip_pairs,
-            policy=data.flip_pairs,
+            policy=data.flip_policy,
         )
 
     return augment_batch

@@ -31,7 +31,7 @@ FREE_FIELDS = (
 
 # Former names of fields, and their names now; None for fields that results did not depend on.
 RENAMED_FIELDS = {
-    "data.directional": "data.flip_pairs",
+    "data.directional": "data.flip_policy",
     "model.positions": "model.transform_blocks",
     "model.rsa.form": None,
 }
@@ -50,13 +50,14 @@ def workdir_path(path: epath.PathLike) -> epath.Path:
     text = os.fspath(path)
     if not re.fullmatch(r"(gs|s3)://[^/]+/.+|(?!\w+:/).+", text, re.DOTALL):
         raise WorkdirError(f"workdir: expected a folder, gs://BUCKET/FOLDER or s3://BUCKET/FOLDER, got {text!r}")
-    unusable = sorted(set(text) & set("*?[\\"))  # Orbax merges its files by a glob pattern with the whole path
-    if unusable or not text.isprintable():
+    path = epath.Path(text) if is_remote(text) else epath.Path(text).expanduser()
+    whole = text if is_remote(text) else os.path.abspath(path)
+    unusable = sorted(set(whole) & set("*?[\\"))  # Orbax merges its files by a glob pattern with the whole path
+    if unusable or not whole.isprintable():
         what = f"without {' '.join(unusable)}" if unusable else "of printable characters"
-        raise WorkdirError(f"workdir: expected a path {what}: checkpoints could not be read from it, got {text!r}")
+        raise WorkdirError(f"workdir: expected a path {what}: checkpoints could not be read from it, got {whole!r}")
     if is_remote(text):
-        return epath.Path(text)
-    path = epath.Path(text).expanduser()
+        return path
     existing = _existing(path)
     if not existing.is_dir():
         raise WorkdirError(f"workdir: expected a folder, got a file: {existing}")
@@ -111,7 +112,10 @@ def check_workdir(workdir: epath.Path, config: ConfigDict, dataset: dict[str, An
     Raises:
         WorkdirError: the workdir belongs to another configuration; the message names the fields that differ.
     """
-    if (workdir / "config.json").exists():
+    if not (workdir / "config.json").exists():
+        if (workdir / "checkpoints").exists() and any((workdir / "checkpoints").iterdir()):
+            raise WorkdirError(f"{workdir} holds checkpoints, but config.json is missing: it is not known of which run")
+    else:
         check_same(read_config(workdir), config, workdir)
         check_dataset(workdir, dataset, ("class_names", "flip_pairs", "num_examples"))
 
@@ -239,7 +243,7 @@ def _filled(content: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]
     filled = dict(content)
     for name, default in defaults.items():
         if isinstance(default, dict):
-            filled[name] = _filled(filled.get(name, {}), default)
+            filled[name] = _filled(filled.get(name) or {}, default)
         elif filled.get(name) is None:
             filled[name] = default
     return filled
@@ -249,9 +253,13 @@ def _read_json(path: epath.Path) -> dict[str, Any]:
     if not path.exists():
         raise WorkdirError(f"{path.parent} holds no run: {path.name} is missing")
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except ValueError as error:
         raise WorkdirError(f"{path} cannot be read: {error}") from error
+    expected = {"config.json": "model", "dataset.json": "class_names"}[path.name]
+    if not isinstance(content, dict) or expected not in content:
+        raise WorkdirError(f"{path} is not the record of a run: expected an object with {expected!r}")
+    return content
 
 
 def _flatten(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:

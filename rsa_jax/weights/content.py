@@ -59,6 +59,8 @@ def _identify_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            if damaged := archive.testzip():  # PyTorch does not compare the checksums
+                raise ValueError(f"checksum of {damaged}")
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
         raise ValueError(f"{path}: truncated or damaged (a zip archive of PyTorch or NumPy): {_AGAIN}") from error
     if any(name.endswith("/constants.pkl") for name in names):

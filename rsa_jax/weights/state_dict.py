@@ -60,6 +60,8 @@ def load_torch(model: nnx.Module, state_dict: Mapping[str, Any], *, classifier: 
     if is_torchvision(arrays) and isinstance(model, TSNResNet):
         entries, arrays = _torchvision(model, entries, arrays)
     _check_fit(entries, arrays)
+    # In the network's types: a larger type has values that are infinite there.
+    check_finite({entry.name: arrays[entry.name].astype(entry.variable.dtype) for entry in entries})
     for entry in entries:
         variable = entry.variable
         array = arrays[entry.name].reshape(entry.view).transpose(entry.order).reshape(variable.shape)

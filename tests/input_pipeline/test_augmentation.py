@@ -126,7 +126,7 @@ def test_the_mirror_image_of_a_mirror_image_has_the_first_class():
 
 
 def test_unknown_policy():
-    with pytest.raises(ValueError, match=r"data.flip_pairs: expected 'skip' or 'swap', got 'never'"):
+    with pytest.raises(ValueError, match=r"data.flip_policy: expected 'skip' or 'swap', got 'never'"):
         mirror_label(jnp.arange(2), (), "never")
 
 

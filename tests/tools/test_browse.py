@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_rows_are_the_clips_of_a_step(config):
     """Crops cover the whole frame, so the network sees the stored pixels or their mirror image."""
-    config.data.update(image_size=36, crop_scales=(1.0,), crop_distortion=0, flip_pairs="swap")
+    config.data.update(image_size=36, crop_scales=(1.0,), crop_distortion=0, flip_policy="swap")
     rows = clip_rows(config, step=2, count=40)
     arguments = {"batch_size": 16, "seed": config.seed, "start_step": 2, "num_steps": 5}
     batches = list(pipeline.train_batches(config.data, **arguments))

@@ -76,7 +76,7 @@ def test_a_mirrored_clip_counts_for_the_class_of_its_mirror_image(step_config, m
     """Only with the policy 'swap': in the published recipes, clips of such classes are not mirrored."""
     update = lambda state, clips, label: (state, {"label": label})  # noqa: E731
     monkeypatch.setattr("rsa_jax.training.step.make_update", lambda *args: update)
-    step_config.data.flip_pairs = policy or step_config.data.flip_pairs
+    step_config.data.flip_policy = policy or step_config.data.flip_policy
     step = make_train_step(None, None, lambda step: 0.1, step_config, flip_pairs=((2, 3), (4,)))
     label = np.arange(64, dtype=np.int32) % 6
     _, metrics = step(TrainState(0, None, None, None), batch(64) | {"label": label})

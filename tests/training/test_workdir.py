@@ -83,21 +83,21 @@ def test_a_new_field_means_its_default(tmp_path, monkeypatch):
 
 def test_a_workdir_with_former_names_of_fields(tmp_path):
     config = default_config()
-    config.model.transform_blocks, config.data.flip_pairs = ((0,), (), (), ()), "swap"
+    config.model.transform_blocks, config.data.flip_policy = ((0,), (), (), ()), "swap"
     claim_workdir(tmp_path, config, DATASET)
     content = json.loads((tmp_path / "config.json").read_text())
     content["model"]["positions"] = content["model"].pop("transform_blocks")
-    content["data"]["directional"] = content["data"].pop("flip_pairs")
+    content["data"]["directional"] = content["data"].pop("flip_policy")
     (tmp_path / "config.json").write_text(json.dumps(content))
     dataset = json.loads((tmp_path / "dataset.json").read_text())
     dataset["directional"] = dataset.pop("flip_pairs")
     (tmp_path / "dataset.json").write_text(json.dumps(dataset))
     check_workdir(tmp_path, config, DATASET)
-    assert read_config(tmp_path).data.flip_pairs == "swap"
+    assert read_config(tmp_path).data.flip_policy == "swap"
     with pytest.raises(WorkdirError, match="flip_pairs was"):
         check_workdir(tmp_path, config, DATASET | {"flip_pairs": ((0, 1),)})
-    config.data.flip_pairs = "skip"
-    with pytest.raises(WorkdirError, match="data.flip_pairs: saved swap, current skip"):
+    config.data.flip_policy = "skip"
+    with pytest.raises(WorkdirError, match="data.flip_policy: saved swap, current skip"):
         check_workdir(tmp_path, config, DATASET)
 
 
@@ -208,3 +208,23 @@ def test_a_workdir_that_cannot_be_written_to_is_refused_at_once(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(WorkdirError, match=f"workdir: {tmp_path} cannot be written to"):
         train(default_config(), tmp_path / "a")
+
+
+def test_a_relative_workdir_in_a_folder_of_such_a_name_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "lr[0.01]").mkdir()
+    monkeypatch.chdir(tmp_path / "lr[0.01]")
+    with pytest.raises(WorkdirError, match=r"expected a path without \[: .*lr\[0.01\]/a'"):
+        workdir_path("a")
+
+
+def test_checkpoints_of_an_unknown_run_are_not_resumed(tmp_path):
+    (tmp_path / "checkpoints/3").mkdir(parents=True)
+    with pytest.raises(WorkdirError, match="holds checkpoints, but config.json is missing"):
+        check_workdir(tmp_path, default_config(), DATASET)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"data": 3}'])
+def test_json_that_is_no_record_of_a_run(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(WorkdirError, match="config.json is not the record of a run: expected an object with 'model'"):
+        read_config(tmp_path)

@@ -149,3 +149,15 @@ def test_objects_of_other_programs_are_named(tmp_path):
 )
 def test_prefixes_of_wrappers_are_removed(name, plain):
     assert plain_name(name) == plain
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    """Also by PyTorch's format, whose reader does not compare the checksums."""
+    path = tmp_path / "weights.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"content")
+        archive.writestr("archive/data/0", b"values of a tensor")
+    content = path.read_bytes().replace(b"values of a tensor", b"values of a TENSOR")
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"weights.pth: truncated or damaged \(a zip archive of PyTorch or NumPy\)"):
+        read_state_dict(path)

@@ -61,7 +61,7 @@ def test_a_damaged_array_is_named(tmp_path):
     content = path.read_bytes()
     at = content.index(STATE_DICT["a.weight"].tobytes("A")[:16])
     path.write_bytes(content[:at] + b"\xff" + content[at + 1 :])
-    with pytest.raises(ValueError, match=r"weights.npz: truncated or damaged .npz file"):
+    with pytest.raises(ValueError, match=r"weights.npz: truncated or damaged"):
         read_state_dict(path)
 
 
