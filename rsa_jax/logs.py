@@ -21,6 +21,7 @@ def setup_logging() -> None:
     verbose, quiet = _folders("rsa_jax", "clu"), _folders("orbax")
 
     def is_printed(record: std_logging.LogRecord) -> bool:
+        record.msg = str(record.msg).replace("Setting work unit notes: ", "Progress: ")  # clu's words
         folders = set(Path(record.pathname).parents)
         if quiet & folders:
             return record.levelno >= std_logging.ERROR

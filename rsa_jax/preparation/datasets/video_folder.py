@@ -5,10 +5,13 @@ import functools
 import itertools
 import os
 import pathlib
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from rsa_jax.preparation.builder import ClipBuilder, ClipConfig
 from rsa_jax.preparation.clip import Clip
@@ -17,6 +20,12 @@ from rsa_jax.preparation.sources import find_clips, flow_beside_frames
 from rsa_jax.preparation.store import PreparationError
 
 Splits = dict[str, list[Clip]]
+
+# Words in class names of motions that a horizontal flip usually changes into another.
+DIRECTIONS = {
+    *("left", "right", "leftward", "rightward", "leftwards", "rightwards"),
+    *("clockwise", "counterclockwise", "anticlockwise", "cw", "ccw"),
+}
 
 
 class Found(NamedTuple):
@@ -291,6 +300,18 @@ class VideoFolder(ClipBuilder):
         """Classes that the user declares to change under a horizontal flip."""
         return _flip_pairs(self.builder_config.flip_pair_names, self.class_names)
 
+    def check(self) -> None:
+        """Checks the clip lists, and warns of class names that sound as if a horizontal flip changed them."""
+        super().check()
+        declared = {label for group in self.flip_pairs for label in group}
+        suspects = [name for i, name in enumerate(self.class_names) if i not in declared and _names_a_direction(name)]
+        if suspects:
+            tqdm.write(
+                f"Warning: a horizontal flip may change these classes: {', '.join(suspects)}. Training flips half of "
+                "the clips and keeps their label. Prepare with --flip_pairs, or train with --config.data.flip=False.",
+                file=sys.stderr,
+            )
+
     def clips(self) -> dict[str, Sequence[Clip]]:
         """Available clips by split."""
         return {split: [clip for clip in clips if _is_there(clip)] for split, clips in self._found.splits.items()}
@@ -315,6 +336,10 @@ class VideoFolder(ClipBuilder):
         fields = ("train_list", "validation_list", "label_names", "validation_fraction", "split_seed")
         settings = {name: getattr(self.builder_config, name) for name in fields}
         return {"source": str(pathlib.Path(self.builder_config.source).resolve()), **settings}
+
+
+def _names_a_direction(class_name: str) -> bool:
+    return not DIRECTIONS.isdisjoint(re.split("[^a-z]+", class_name.lower()))
 
 
 def _is_there(clip: Clip) -> bool:

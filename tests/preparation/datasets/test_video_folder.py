@@ -284,3 +284,12 @@ def test_two_preparations_at_once(tmp_path):
     printed = [process.communicate(timeout=300)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0]
     assert sorted("already prepared" in text for text in printed) == [False, True]
+
+
+def test_classes_that_sound_directional_and_are_not_declared_are_named(tmp_path, capsys):
+    names = ("turn left", "turn right", "Swipe_Left", "bright", "spin clockwise", "jump")
+    touch(tmp_path, *(f"v/{name}/{i}.mp4" for name in names for i in range(2)))
+    config = VideoFolderConfig(name="x", source=str(tmp_path / "v"), flip_pair_names=("turn left=turn right",))
+    VideoFolder(data_dir=tmp_path / "data", config=config).check()
+    message = capsys.readouterr().err
+    assert "Warning: a horizontal flip may change these classes: Swipe_Left, spin clockwise. " in message
