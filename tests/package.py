@@ -6,9 +6,7 @@ python -m tests.package, or make test-package
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
-import textwrap
 import venv
 import zipfile
 from pathlib import Path
@@ -80,19 +78,19 @@ def main() -> None:
         run(builder / "bin" / "pip", "install", "--quiet", "setuptools>=77")
         run(builder / "bin" / "python", "-c", build, folder=source)
         (sdist,) = folder.glob("*.tar.gz")
-        with tarfile.open(sdist) as archive:
-            assert any(path.endswith("rsa_jax/nn/rsa.py") for path in archive.getnames())
-
         environment = folder / "environment"
         venv.create(environment, with_pip=True)
         run(environment / "bin" / "pip", "install", "--quiet", wheel, "-c", ROOT / "requirements.txt")
-        print(run(environment / "bin" / "python", "-c", textwrap.dedent(CODE), folder=folder), end="")
+        run(environment / "bin" / "python", "-c", CODE, folder=folder)
         command = environment / "bin" / "rsa-jax"
         assert "Prepare a data set" in run(command, "--help", folder=folder)
         missing = subprocess.run([command, "train"], cwd=folder, capture_output=True, text=True)
         assert missing.returncode == 1
         assert "pip install '.[train]' in a clone" in missing.stderr, missing.stderr
         assert "Traceback" not in missing.stderr, missing.stderr
+
+        run(environment / "bin" / "pip", "install", "--quiet", "--no-deps", "--force-reinstall", sdist)
+        run(environment / "bin" / "python", "-c", CODE, folder=folder)
     print("The package works by itself.")
 
 
