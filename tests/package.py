@@ -90,7 +90,7 @@ def main() -> None:
         assert "Traceback" not in missing.stderr, missing.stderr
 
         run(environment / "bin" / "pip", "install", "--quiet", "--no-deps", "--force-reinstall", sdist)
-        run(environment / "bin" / "python", "-c", CODE, folder=folder)
+        run(environment / "bin" / "python", "-c", CODE, folder=builder)
     print("The package works by itself.")
 
 
