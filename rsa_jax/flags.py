@@ -117,7 +117,7 @@ def _is_bug(error: BaseException, file: str) -> bool:
     if isinstance(error, ImportError | SyntaxError):
         return False
     cause: BaseException | None = error
-    while cause is not None:  # absl and ml_collections raise some errors anew
+    while cause is not None:  # absl and ml_collections re-raise some errors as others
         if any(frame.filename == file for frame in traceback.extract_tb(cause.__traceback__)):
             return True
         cause = cause.__context__

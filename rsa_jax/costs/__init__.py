@@ -1,1 +1,1 @@
-"""What a network costs: counted by tracing it, measured on this machine, estimated by a chip's compiler."""
+"""Costs of a network: counted by tracing it, measured on this machine, estimated by a chip's compiler."""

@@ -76,7 +76,7 @@ def _identify_zip(path: Path) -> str:
 
 
 def _describe(head: bytes, end: bytes, name: str) -> str:
-    """What a file is that holds no weights, and what to do."""
+    """Kind of a file that holds no weights, and the remedy."""
     if not head:
         return f"an empty file: {_AGAIN}"
     if not any(head):
